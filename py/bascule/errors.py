@@ -41,10 +41,10 @@ class ContextLengthError(BasculeError):
 
     category = "context-length"
 
-    def __init__(self, n_tokens: int, limit: int, *, hint: str = "") -> None:
+    def __init__(self, n_tokens: int, limit: int) -> None:
         self.n_tokens = n_tokens
         self.limit = limit
-        hint = hint or 'Shorten the text, or let old tokens go with overflow="slide".'
+        hint = 'Shorten the text, or let old tokens go with overflow="slide".'
         super().__init__(f"{n_tokens:,} tokens do not fit a context of {limit:,}.", hint=hint)
 
 
@@ -229,11 +229,11 @@ class NotFiniteError(BasculeError):
 
     category = "not-finite"
 
-    def __init__(self, model: str, where: str, tier: str, *, hint: str = "") -> None:
+    def __init__(self, model: str, where: str, tier: str) -> None:
         self.model = model
         self.where = where
         self.tier = tier
-        hint = hint or (
+        hint = (
             "Load the model again, for its weights may be damaged where they lie now; if it comes "
             'back, take another tier (tier="wasm" or tier="cpu") and report this device.'
         )
@@ -245,11 +245,11 @@ class HostMemoryError(BasculeError, MemoryError):
 
     category = "memory"
 
-    def __init__(self, asked: str, nbytes: int | None = None, *, hint: str = "") -> None:
+    def __init__(self, asked: str, nbytes: int | None = None) -> None:
         self.asked = asked
         self.nbytes = nbytes
         detail = "" if nbytes is None else f" of {nbytes:,} bytes"
-        hint = hint or (
+        hint = (
             "Close other models and programs (in a browser: other tabs), or load the model with "
             "quantize=8 or quantize=4."
         )
@@ -295,9 +295,7 @@ class ShaderError(GpuError):
 
     category = "shader"
 
-    def __init__(
-        self, label: str, messages: Sequence[tuple[int, str]], *, column: int = 0, hint: str = ""
-    ) -> None:
+    def __init__(self, label: str, messages: Sequence[tuple[int, str]], *, column: int = 0) -> None:
         self.messages = tuple(messages)
         self.line = messages[0][0] if messages else 0
         self.column = column
@@ -308,7 +306,7 @@ class ShaderError(GpuError):
             f"{label}:{place}: {text}"
             for place, (_, text) in zip(places, self.messages, strict=True)
         )
-        super().__init__("pipeline", detail or f"{label} did not compile.", label=label, hint=hint)
+        super().__init__("pipeline", detail or f"{label} did not compile.", label=label)
 
 
 class WrongResultError(GpuError):

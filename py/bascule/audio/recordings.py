@@ -66,11 +66,11 @@ async def read_recording(audio: Any, sample_rate: int) -> Recording:
     return Recording(samples, sample_rate)
 
 
-def check_length(count: int, rate: int, where: str = "audio") -> None:
+def check_length(count: int, rate: int) -> None:
     """InputError for more samples than `MOST_S` has at a rate."""
     if count > MOST_S * rate:
         hours = count / rate / 3600
-        raise InputError(where, f"at most {MOST_S // 3600} hours", f"{hours:.1f}", hint=_HINT)
+        raise InputError("audio", f"at most {MOST_S // 3600} hours", f"{hours:.1f}", hint=_HINT)
 
 
 def _is_file(data: bytes | bytearray | memoryview) -> bool:

@@ -251,9 +251,7 @@ async def read_programs(model: str | PathLike[str]) -> list[Program]:
     return (await read_recipe_of(model)).programs()
 
 
-async def read_recipe_of(
-    model: str | PathLike[str], quantize: int | str | None = None, max_length: int | None = None
-) -> Recipe:
+async def read_recipe_of(model: str | PathLike[str], quantize: int | str | None = None) -> Recipe:
     """Read what is known of a model before its weights; arguments and errors as `load`."""
     source, file = open_files(model)
     try:
@@ -261,7 +259,6 @@ async def read_recipe_of(
             source,
             file,
             _silent,
-            max_length=max_length,
             weights=format_of(quantize),
             known_files=known_hashes(str(model)).keys(),
         )

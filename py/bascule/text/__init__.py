@@ -14,6 +14,7 @@ from bascule.errors import InputError, ModelFileError, UnsupportedModelError
 from bascule.text.pairs import Templates, n_special
 from bascule.text.tokenizer_check import CheckedTokenizer, check_tokenizer
 
+_PLACE = "tokenizer.json"
 # Raised when what `check_tokenizer` writes of a file changes.
 _CHECK = 2
 
@@ -55,7 +56,6 @@ async def open_tokenizer(
     max_tokens: int,
     *,
     n_embeddings: int | None = None,
-    place: str = "tokenizer.json",
     folder: str = "",
 ) -> Tokenizer:
     """A tokenizer from a sentence encoder's tokenizer.json, none of which is trusted.
@@ -65,9 +65,9 @@ async def open_tokenizer(
     file is not sound or has more tokens than the model has embeddings, UnsupportedModelError for a
     tokenizer of another kind.
     """
-    check = partial(check_tokenizer, tokenizer_json, place)
+    check = partial(check_tokenizer, tokenizer_json, _PLACE)
     opened = await _remembered(tokenizer_json, max_tokens, folder, check)
-    _check_fit(opened, max_tokens, n_embeddings, place)
+    _check_fit(opened, max_tokens, n_embeddings)
     return opened.tokenizer
 
 
@@ -107,16 +107,14 @@ def _checked_key(tokenizer_json: bytes, most_tokens: int | None) -> str:
     return f"{__version__} {_CHECK} {hashlib.sha256(tokenizer_json).hexdigest()} {most_tokens}"
 
 
-def _check_fit(
-    opened: OpenedTokenizer, max_tokens: int, n_embeddings: int | None, place: str
-) -> None:
+def _check_fit(opened: OpenedTokenizer, max_tokens: int, n_embeddings: int | None) -> None:
     n_tokens, n_added = opened.n_tokens, opened.n_added_to_text
     if n_embeddings is not None and n_tokens > n_embeddings:
         problem = f"it has {n_tokens:,} tokens, and the model {n_embeddings:,} embeddings"
-        raise ModelFileError(place, problem)
+        raise ModelFileError(_PLACE, problem)
     if max_tokens <= n_added:
         problem = f"it adds {n_added:,} tokens to each text, of {max_tokens:,} at most"
-        raise ModelFileError(place, problem)
+        raise ModelFileError(_PLACE, problem)
 
 
 async def open_pair_tokenizer(
@@ -124,7 +122,6 @@ async def open_pair_tokenizer(
     max_tokens: int,
     *,
     n_embeddings: int,
-    place: str = "tokenizer.json",
     folder: str = "",
 ) -> tuple[Tokenizer, Templates]:
     """A tokenizer of texts alone, and the templates that join one or two of them.
@@ -132,11 +129,11 @@ async def open_pair_tokenizer(
     Without a pair's template where `max_tokens` leave it no room. Remembered as `open_tokenizer`
     has it. Errors as there, and UnsupportedModelError for templates in each other.
     """
-    check = partial(check_tokenizer, tokenizer_json, place)
+    check = partial(check_tokenizer, tokenizer_json, _PLACE)
     opened = await _remembered(tokenizer_json, None, folder, check)
     if opened.templates is None:
-        raise UnsupportedModelError(place, "several steps of its post_processor add tokens")
-    _check_fit(opened, max_tokens, n_embeddings, place)
+        raise UnsupportedModelError(_PLACE, "several steps of its post_processor add tokens")
+    _check_fit(opened, max_tokens, n_embeddings)
     templates = opened.templates
     if templates.pair is not None and n_special(templates.pair) >= max_tokens:
         templates = replace(templates, pair=None)
@@ -159,7 +156,7 @@ async def make_tokenizer(tokenizer_json: bytes, max_tokens: int | None) -> Token
 
 def no_decoder() -> UnsupportedModelError:
     """The error of a tokenizer that cannot decode."""
-    return UnsupportedModelError("tokenizer.json", "it has no decoder that Bascule knows")
+    return UnsupportedModelError(_PLACE, "it has no decoder that Bascule knows")
 
 
 def check_unicode(text: str, where: str) -> None:

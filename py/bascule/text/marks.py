@@ -68,10 +68,10 @@ class Marker:
         marked = (mark if before else "") + bare + (mark if after else "")
         return text[:start] + marked + text[start + len(bare) :]
 
-    def mark_all(self, value: object, mark: str, *, edges: bool = True) -> object:
+    def mark_all(self, value: object, mark: str) -> object:
         """The same for all texts in a JSON value; its keys are read by templates: no edges."""
         if isinstance(value, str):
-            return self.mark(value, mark, edges=edges)
+            return self.mark(value, mark, edges=True)
         if isinstance(value, Mapping):
             return {
                 self.mark(str(key), mark, edges=False): self.mark_all(each, mark)

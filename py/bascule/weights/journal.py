@@ -97,8 +97,8 @@ class Space:
 class Journal:
     """The entries and chunks of one folder. OSError where the disk refuses."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder or weights_folder()
+    def __init__(self) -> None:
+        self._folder = weights_folder()
         self._files = self._folder / "files"
         self._chunks = self._folder / "chunks"
 
