@@ -226,7 +226,7 @@ def _wanted(binding: Binding) -> str:
 
 
 def _refuse_aliases(operands: Mapping[str, Operand], label: str) -> None:
-    """InputError where an output lies in the memory of another argument: WebGPU forbids it."""
+    """InputError where an output shares memory with another argument: WebGPU forbids it."""
     for name, operand in operands.items():
         for other, another in operands.items():
             if operand.binding.access != "write" or name == other:

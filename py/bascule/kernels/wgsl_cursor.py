@@ -46,13 +46,13 @@ class Cursor:
         return result
 
     def expect(self, text: str) -> Token:
-        """Pass that text; ShaderError where something else stands."""
+        """Skip that text; ShaderError for any other."""
         if self.token.text != text or self.ended:
             raise fault(self.label, self.token, f"expected '{text}', found {self._shown()}")
         return self.next()
 
     def name(self, what: str) -> str:
-        """Pass a name; ShaderError, about `what`, where something else stands."""
+        """Take a name; ShaderError, about `what`, for anything else."""
         if self.token.kind != "name":
             raise fault(
                 self.label, self.token, f"expected the name of {what}, found {self._shown()}"

@@ -59,11 +59,11 @@ class Recorder:
         nbytes = prod(shape) * ITEM_NBYTES[dtype]
         free = self._free.setdefault(nbytes, [])
         owner = free.pop() if free else self._kernels.empty((max(1, nbytes),), "u8")
-        # Views hold the memory that they were made from, not the tensor: it is lent as an object
-        # of its own.
-        lent = (ctypes.c_ubyte * owner.size).from_buffer(owner.memory)
-        finalize(lent, free.append, owner)
-        return Tensor(lent, owner.address, shape, dtype)
+        # Views reference the ctypes array that they were made from, not the tensor: the memory is
+        # free again once no view references this one.
+        memory = (ctypes.c_ubyte * owner.size).from_buffer(owner.memory)
+        finalize(memory, free.append, owner)
+        return Tensor(memory, owner.address, shape, dtype)
 
     def call(self, kernel: str, *arguments: Argument) -> int:
         if not any(isinstance(a, Tensor) for a in arguments):

@@ -18,8 +18,8 @@ ITEM_NBYTES = {"f32": 4, "u32": 4, "i32": 4, "f16": 2, "u8": 1}
 class Tensor:
     """A row-major array of `dtype` at `address`, as kernels take addresses.
 
-    `memory` is the ctypes array that holds it; who holds that holds the memory. `np.asarray` of a
-    tensor is a view of it.
+    `memory` is the ctypes array that holds it, and keeps it allocated. `np.asarray` of a tensor is
+    a view of it.
     """
 
     __slots__ = ("address", "dtype", "memory", "shape")

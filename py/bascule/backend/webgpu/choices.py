@@ -172,7 +172,7 @@ class Choices:
         return WrongResultError(signature(call), reasons, f16_cache=_has_f16_cache(call))
 
     async def save(self) -> None:
-        """Keep what was learned since the last save."""
+        """Store what was measured since the last save."""
         if not self._unsaved:
             return
         self._unsaved = False

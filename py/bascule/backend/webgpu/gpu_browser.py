@@ -69,7 +69,7 @@ def _json(names: Sequence[str]) -> str:
 
 
 async def _take_early(asked: str) -> Any | None:
-    """The device that web/early.js has opened before Python was up, once, if it serves."""
+    """The device that web/early.js opened while Python started, once; None if asked otherwise."""
     promise = getattr(js.globalThis, "basculeEarly", None)
     js.globalThis.basculeEarly = None
     early: Any = await promise if promise else None

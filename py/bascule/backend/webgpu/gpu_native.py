@@ -71,7 +71,7 @@ def _own_limits(adapter: Any) -> dict[str, int]:
 def _least_limits(adapter: Any) -> dict[str, int]:
     """Requested by name: for a limit that is not named wgpu-py requests the adapter's own.
 
-    An adapter of an older API (OpenGL) may fall short of the specification, and serves as it is.
+    An adapter of an older API (OpenGL) may fall short of the specification, and is used as it is.
     """
     results: dict[str, int] = {}
     for name, least in LEAST_LIMITS.items():
@@ -481,7 +481,7 @@ class NativeGpu:
         return ""
 
     def _check_buffers(self, tape: _Tape) -> None:
-        """GpuError if one was freed since: wgpu would end the process when it meets it."""
+        """GpuError if one was freed since: wgpu would abort the process at its use."""
         if tape.checked == self._frees:
             return
         for buffer, label in tape.used:

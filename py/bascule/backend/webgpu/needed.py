@@ -1,11 +1,10 @@
-"""The pipelines that a model needs, stored so that the next visit makes them before Python is up.
+"""The pipelines that a model needs, stored so that the next visit compiles them during the start.
 
 No browser serializes a compiled pipeline, so what is stored is what it is compiled from. In a page,
-web/early.js reads these entries and makes all the pipelines at once while Pyodide still boots; the
-text's equality decides whether one serves, so an old list costs time only. Natively the same is
-kept for whoever looks, and nothing reads it early: Python is what comes first there. wgpu-py 0.32
-knows the feature "pipeline-cache" by name and offers no call that would use it; drivers such as
-Mesa's and NVIDIA's keep compiled shaders on disk themselves.
+web/early.js reads these entries and compiles all of them at once while Pyodide boots. A pipeline is
+used only if its text is the same, so an old list costs time only. Natively the entries are stored
+for inspection alone: Python is there first. wgpu-py 0.32 lists the feature "pipeline-cache" and has
+no call that uses it; drivers such as Mesa's and NVIDIA's cache compiled shaders on disk themselves.
 """
 
 from __future__ import annotations

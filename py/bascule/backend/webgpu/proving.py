@@ -1,8 +1,8 @@
-"""Proof of kernels: each answers a trial as numpy does before it serves for the first time.
+"""Proof of kernels: each computes a trial as numpy does before its first use.
 
 A driver or a browser's compiler that gets one kernel wrong gives no error, only wrong numbers. So
-what was chosen for a call runs its trial once on an adapter (see `trials`); what passed is kept
-with the choices and never asked again, what failed is as good as one that does not compile: the
+what was chosen for a call runs its trial once on an adapter (see `trials`). A kernel that passes is
+stored with the choices and not tried again; one that fails counts as one that does not compile: the
 call's next candidate takes its place. All trials that are due run at once, so that a page waits for
 one read and not for each.
 """
