@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Protocol
 
 from bascule.backend.base import Executable, shaped
-from bascule.base.arguments import strings, whole_number
+from bascule.base.arguments import flag, strings, whole_number
 from bascule.base.arrays import all_finite
 from bascule.base.turns import CrossLoopLock
 from bascule.base.waiting import all_or_first_error
@@ -137,6 +137,33 @@ class BatchedModel(LoadedModel):
         self._preparing = CrossLoopLock()
         self._counts = _Counts()
         self._counting = threading.Lock()
+
+    async def _rows_of_texts(
+        self,
+        texts: Sequence[str],
+        tokenizer: Tokenizer,
+        encoded: Callable[[list[list[int]]], Encoded],
+        *,
+        batch_size: int | None,
+        truncate: bool,
+        progress: Callable[[int, int], None] | None,
+    ) -> tuple[memoryview[float], tuple[int, ...], tuple[int, ...]]:
+        """Tokenize texts and run their passes: rows as `_rows`, tokens of each, which were cut.
+
+        InputError for the first one that is cut unless `truncate`.
+        """
+        flag("truncate", truncate)
+        started = perf_counter()
+        ids = await in_slices(tokenizer.encode, texts)
+        lengths = tuple(map(len, ids))
+        full = [at for at, length in enumerate(lengths) if length >= self.max_tokens]
+        counts = tokenizer.count([texts[at] for at in full]) if full else []
+        cut = {at: n for at, n in zip(full, counts, strict=True) if n > self.max_tokens}
+        if not truncate:
+            check_uncut(self._verb, cut, self.max_tokens)
+        rows = await self._rows(encoded(ids), batch_size=batch_size, progress=progress)
+        self._count(lengths, perf_counter() - started)
+        return rows, lengths, tuple(cut)
 
     async def _rows(
         self,
@@ -369,24 +396,6 @@ async def in_slices(
             await asyncio.sleep(0)
         ids += encode(texts[start : start + SLICE])
     return ids
-
-
-def truncated_texts(
-    verb: str,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    lengths: Sequence[int],
-    max_tokens: int,
-    *,
-    refuse: bool,
-) -> tuple[int, ...]:
-    """Return which texts were cut; InputError for the first one where that is to be refused."""
-    full = [at for at, length in enumerate(lengths) if length >= max_tokens]
-    counts = tokenizer.count([texts[at] for at in full]) if full else []
-    results = {at: n for at, n in zip(full, counts, strict=True) if n > max_tokens}
-    if refuse:
-        check_uncut(verb, results, max_tokens)
-    return tuple(results)
 
 
 def check_uncut(verb: str, cut: Mapping[int, int], max_tokens: int) -> None:

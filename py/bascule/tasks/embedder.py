@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bascule.base.arguments import flag, whole_number
 from bascule.base.arrays import need_numpy, np
 from bascule.base.dtypes import DType
 from bascule.program.compile import freeze
@@ -16,8 +14,6 @@ from bascule.tasks.batched import (
     BatchedModel,
     Encoded,
     checked_texts,
-    in_slices,
-    truncated_texts,
 )
 from bascule.tasks.buckets import SMALLEST, Bucket, all_buckets
 from bascule.tasks.loaded import Placement
@@ -150,19 +146,16 @@ class EmbeddingModel(BatchedModel):
         self._check_open("embed")
         before = self._settings.prompts.choose(prompt, prompt_name)
         checked = [before + text for text in checked_texts("embed", texts)]
-        if batch_size is not None:
-            whole_number("batch_size", batch_size, 1)
-        flag("truncate", truncate)
-        started = perf_counter()
-        ids = await in_slices(self._tokenizer.encode, checked)
-        encoded = self._with_skipped(Encoded(ids), self._skipped(before))
-        lengths = encoded.lengths
-        truncated = truncated_texts(
-            "embed", self._tokenizer, checked, lengths, self.max_tokens, refuse=not truncate
+        skipped = self._skipped(before)
+        result = await self._rows_of_texts(
+            checked,
+            self._tokenizer,
+            lambda ids: self._with_skipped(Encoded(ids), skipped),
+            batch_size=batch_size,
+            truncate=truncate,
+            progress=progress,
         )
-        rows = await self._rows(encoded, batch_size=batch_size, progress=progress)
-        self._count(lengths, perf_counter() - started)
-        return EmbeddedRows(rows, tuple(lengths), truncated)
+        return EmbeddedRows(*result)
 
     def _skipped(self, prompt: str) -> int:
         """How many tokens of each text are the prompt's, where they are left out of the pooling."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.tuning import TuneReport
-from bascule.base.arguments import described, flag, whole_number
+from bascule.base.arguments import described, whole_number
 from bascule.base.arrays import Array, need_numpy, np
 from bascule.base.progress import ProgressCallback
 from bascule.errors import InputError
-from bascule.tasks.batched import BatchedModel, Encoded, checked_texts, in_slices, truncated_texts
+from bascule.tasks.batched import BatchedModel, Encoded, checked_texts
 from bascule.tasks.classifications import probabilities
 from bascule.tasks.image_runs import ImageProgress, ImageRuns
 from bascule.tasks.image_text_programs import ImageTextSettings
@@ -64,24 +63,20 @@ class ImageTextModel(ImageRuns, BatchedModel):
         """
         self._check_open("embed_text")
         await need_numpy("embed_text()", "Embeddings are arrays.")
-        checked = checked_texts("embed_text", texts)
-        if batch_size is not None:
-            whole_number("batch_size", batch_size, 1)
-        flag("truncate", truncate)
-        started = perf_counter()
-        ids = await in_slices(self._tokenizer.encode, checked)
-        lengths = [len(each) for each in ids]
-        truncated = truncated_texts(
-            "embed_text", self._tokenizer, checked, lengths, self.max_tokens, refuse=not truncate
+        read_ids = self._settings.config.text.read_ids
+        rows, lengths, truncated = await self._rows_of_texts(
+            checked_texts("embed_text", texts),
+            self._tokenizer,
+            lambda ids: Encoded([*map(read_ids, ids)]),
+            batch_size=batch_size,
+            truncate=truncate,
+            progress=progress,
         )
-        encoded = Encoded([self._settings.config.text.read_ids(each) for each in ids])
-        rows = await self._rows(encoded, batch_size=batch_size, progress=progress)
-        self._count(lengths, perf_counter() - started)
         # Imported here, for it imports numpy.
         from bascule.tasks.embeddings import embeddings_of
 
         array = np.asarray(rows).reshape(-1, self.dimension)
-        return embeddings_of(array, tuple(lengths), truncated)
+        return embeddings_of(array, lengths, truncated)
 
     async def embed_image(
         self,
