@@ -18,14 +18,14 @@ from bascule.array.graph import Node, Shape
 from bascule.array.groups import Group, Grouping, finished
 from bascule.base.arrays import np
 
-# Elements of a block: few enough for the cache, so many that numpy's calls cost little, in Pyodide
+# Elements of a block: few enough for the cache, enough that numpy's calls cost little, in Pyodide
 # too.
 BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """An operation on values at hand: which it reads, and which nobody reads after it."""
+    """An operation: the values that it reads, and those among them that nothing reads later."""
 
     function: Callable[..., Any]
     reads: Sequence[int]

@@ -69,7 +69,7 @@ def promoted_nodes(where: str, operands: Sequence[Any]) -> list[Node]:
 
 
 def one_device(where: str, nodes: Sequence[Node]) -> ArrayDevice:
-    """The device of all; ShapeError's kin where they are on several."""
+    """The device of all; ShapeError where they are on several."""
     device = nodes[0].device
     for node in nodes[1:]:
         if node.device is not device:

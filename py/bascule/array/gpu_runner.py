@@ -40,7 +40,7 @@ _READ_WHOLE = 1 << 16  # elements
 
 
 class GpuRunner:
-    """Computes nodes on one backend. Pipelines stay compiled for the device's life."""
+    """Computes nodes on one backend. Pipelines stay compiled until the device is closed."""
 
     def __init__(self, backend: WebGpuBackend) -> None:
         self._backend = backend
@@ -54,7 +54,7 @@ class GpuRunner:
         self.n_kernels = 0
 
     async def compute(self, outputs: Sequence[Node]) -> None:
-        """Give each of these memory that holds its value once the queue gets there."""
+        """Give each of these memory, which holds its value once the queued work is done."""
         async with self._backend.turns.turn():
             await self._compute(outputs)
 
@@ -108,7 +108,7 @@ class GpuRunner:
             await run.add(step)
             computed.append(step.node)
             for node in computed:
-                # What only this graph holds is computed again should another one need it.
+                # What only this graph references is computed again if another one needs it.
                 if last.get(id(node), at) <= at and id(node) not in wanted and not node.held:
                     node.memory = None
             computed = [node for node in computed if node.memory is not None]

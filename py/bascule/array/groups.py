@@ -15,7 +15,7 @@ from bascule.array.loopable import has_part, is_loopable
 
 # Elements below which numpy's calls cost less than a loop of WebAssembly would.
 LEAST_ELEMENTS = 1 << 14
-# Operations that are rather computed in each loop that reads their result than in one of their own.
+# Operations that are cheaper to compute in each loop that reads their result than in their own.
 _CHEAP = 4
 
 
@@ -74,7 +74,7 @@ class Grouping:
             self._loopable.add(id(node))
 
     def begins(self, node: Node) -> Group | None:
-        """A loop that ends with a node; None where it is numpy's."""
+        """A loop that ends with a node; None where numpy computes it."""
         reduced = self._reduced.get(id(node))
         space = reduced.space if reduced else node.shape
         if id(node) not in self._loopable or prod(space) < LEAST_ELEMENTS:
@@ -93,7 +93,7 @@ class Grouping:
         return group.reduced == reduced and _is_aligned(node, reduced, group)
 
     def repeats(self, groups: Sequence[Group], node: Node) -> bool:
-        """Whether each of the groups rather computes a node itself."""
+        """Whether it is cheaper for each of the groups to compute a node itself."""
         if id(node) in self._reduced or any(node.shape != group.space for group in groups):
             return False
         n_operations, reads = 0, dict[int, Node]()

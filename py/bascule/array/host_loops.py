@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from bascule.array.dtypes import DType
     from bascule.backend.deviceless import Loop
 
-# A process keeps at most so many loops: WebAssembly's linker in a page never lets go of one.
+# A process makes at most so many loops: WebAssembly's linker in a page never frees one.
 MOST_LOOPS = 256
 # Elements from which on a loop is faster than numpy at a single operation.
 LARGE = 1 << 22
-# Elements of a call of a new loop: engines run its first calls as they came, and better code, which
-# they compile meanwhile, from the next call on.
+# Elements of a call of a new loop: engines run its first calls unoptimized, and the code that
+# they optimize meanwhile from the next call on.
 FIRST_CALLS_ELEMENTS = 1 << 18
 # Rows from which on columns are reduced row by row: memory is slow to follow a column.
 LEAST_ROWS = 16
@@ -43,7 +43,7 @@ class _Loaded:
 
 @dataclass(frozen=True, slots=True)
 class CachedLoop:
-    """Computes a chain on other arrays that lie as those did for which it was planned.
+    """Computes a chain on other arrays with the layout that it was planned for.
 
     `sources`: of each of the layout's operands, which of the values it is.
     """
@@ -57,7 +57,7 @@ class CachedLoop:
     sources: tuple[int, ...]
 
     def run(self, values: Sequence[Any]) -> Any | None:
-        """The numbers of the chain's end; None where arrays lie differently or memory ends."""
+        """The chain's numbers; None for arrays of another layout, or where memory ends."""
         operands = [values[at] for at in self.sources]
         if not all(each.flags.c_contiguous for each in operands):
             return None
@@ -79,14 +79,14 @@ class CachedLoop:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """Numbers, and how the same is computed again: None where an operand was copied for it."""
+    """The numbers, and the loop for the next arrays: None where an operand was copied for it."""
 
     numbers: Any
     cached: CachedLoop | None
 
 
 class HostLoops:
-    """Makes and keeps the loops of a backend. `load` makes a function of a module.
+    """Compiles and caches the loops of a backend. `load` makes a function of a module.
 
     `most`: elements of one call, where what it reads and writes is copied for it.
     """
@@ -149,7 +149,7 @@ class HostLoops:
 
 
 def _reads_in_place(walk: Walk, layout: Layout) -> bool:
-    """Whether a loop reads the operands where they lie, all of them in row-major order."""
+    """Whether a loop reads the operands in place, all of them in row-major order."""
     return all(
         given.flags.c_contiguous and _address(given) == _address(read)
         for given, read in zip(walk.operands, layout.operands, strict=True)

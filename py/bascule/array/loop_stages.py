@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bascule.array.dtypes import DType, kind_of
 from bascule.array.wasm_rows import TEMPLATES
 
-# Instructions that are rather executed again than their result stored and loaded.
+# Instructions that cost less to execute again than to store and load their result.
 _CHEAP = 4
 _CALL_COST = 16
 _SLOW = ("f32x4.div", "f32x4.sqrt")

@@ -47,7 +47,7 @@ def has_part(node: Node) -> bool:
 
 
 def instructions(operation: Operation, nest: Nest) -> tuple[str, str]:
-    """An operation's template, and what brings its result into the range of its type."""
+    """An operation's template, and the one that wraps its result to its type."""
     source = nest.dtype(operation.reads[0])
     narrowed = NARROWED.get(operation.dtype.name, "")
     if operation.op == "cast":

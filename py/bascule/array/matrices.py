@@ -10,8 +10,8 @@ from bascule.array import build, dtypes
 from bascule.array.errors import DTypeError, ShapeError
 from bascule.array.graph import Node, Product, Shape, dense
 
-# Lavapipe ends an invocation's loops after 65,535 rounds without a word; a kernel's round adds at
-# least two terms. Sums of sums are more exact, too.
+# Lavapipe ends an invocation's loops after 65,535 rounds and reports nothing; a kernel's round adds
+# at least two terms. Sums of sums are more exact, too.
 _MOST_TERMS = 1 << 17
 
 

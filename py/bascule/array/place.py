@@ -1,4 +1,4 @@
-"""Where arrays live: a tier that is opened when something is first computed on it."""
+"""The devices of arrays: a tier is opened when something is first computed on it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class ArrayDevice:
         await self._run(lambda runner: runner.read(nodes), nodes)
 
     async def _run(self, work: Work, nodes: Sequence[Node]) -> None:
-        """Do it, and after a loss that came to light on the way once more."""
+        """Run it, and once more where that showed that the device was lost."""
         runner = await self.open()
         _drop_lost_memory(nodes)
         try:
@@ -113,7 +113,7 @@ class ArrayDevice:
         return self._runner
 
     async def _open_tier(self, lost: Backend | None) -> Backend:
-        """The tier that was asked for, also in the place of a backend that was lost."""
+        """Open the tier that was asked for, or replace a lost backend."""
         if lost is None:
             return (await open_tier(self._wanted)).backend
         if not is_lost(lost):
@@ -124,7 +124,7 @@ class ArrayDevice:
 
 
 def _drop_lost_memory(nodes: Sequence[Node]) -> None:
-    """Forget memory on lost devices whose numbers are here, too; DeviceLostError for others."""
+    """Drop memory on lost devices where numpy has the numbers, too; DeviceLostError where not."""
     for node in ordered(nodes):
         if node.memory is None or not (reason := node.memory.lost):
             continue

@@ -10,7 +10,7 @@ from bascule.array.rows import ROWS
 
 # Elementwise operations in one kernel at most: compilers take longer than linear time.
 MOST_OPERATIONS = 192
-# Operations that are rather computed again in another kernel than written and read.
+# Operations that cost less to compute again in another kernel than to write and read.
 _CHEAP = 8
 
 

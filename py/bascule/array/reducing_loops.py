@@ -20,7 +20,7 @@ _COMBINED: Mapping[tuple[str, Kind], tuple[str, str]] = {
     ("prod", "u"): ("i32x4.mul", "i32x4.const 1"),
     ("max", "i"): ("i32x4.max_s", "i32x4.const 0x80000000"),
     ("max", "u"): ("i32x4.max_u", "i32x4.const 0"),
-    # One instruction, where f32x4.max takes eight on x86; NaN is watched for beside it.
+    # One instruction, where f32x4.max takes eight on x86; NaN is tested for beside it.
     ("max", "f"): ("f32x4.pmax", "i32x4.const 0xff800000"),
     ("min", "i"): ("i32x4.min_s", "i32x4.const 0x7fffffff"),
     ("min", "u"): ("i32x4.min_u", "i32x4.const 0xffffffff"),
@@ -79,7 +79,7 @@ class Accumulator:
         return f"{self._lanes[1]} local.set ${name}l {watched}"
 
     def combined(self, name: str, value: str) -> str:
-        """Take in four elements; `value` puts them on the stack."""
+        """Accumulate four elements; `value` puts them on the stack."""
         low, high = f"local.get ${name}l", f"local.get ${name}h"
         if self._is_wide:
             combine = f"f64x2.{_WIDE[self.combination][0]}"
@@ -94,7 +94,7 @@ class Accumulator:
         return text
 
     def merged(self, name: str, other: str) -> str:
-        """Take in another accumulator of its kind."""
+        """Merge another accumulator of its kind into it."""
         combine = f"f64x2.{_WIDE[self.combination][0]}" if self._is_wide else self._lanes[0]
         ways = {"l": combine}
         if self.has_two:

@@ -53,7 +53,7 @@ class MemoryPool:
         return Memory(self, self.gpu.alloc(nbytes, kind="buffers"), nbytes)
 
     def sweep(self) -> None:
-        """Take back what nobody refers to any more. Nothing is freed: a tape may still name it."""
+        """Reclaim what nothing references any more. Nothing is freed: a tape may still use it."""
         while self.dropped:
             buffer, nbytes = self.dropped.popleft()
             self._free_nbytes += nbytes

@@ -1,4 +1,4 @@
-"""How numbers lie on a GPU: one 32-bit word an element, whatever the dtype.
+"""The storage of numbers on a GPU: one 32-bit word an element, whatever the dtype.
 
 WGSL has no 8-bit and 16-bit storage. A word an element costs memory, and lets every view start at
 every element and every lane write without its neighbours. bool is 0 or 1, small integers are
