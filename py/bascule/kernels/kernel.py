@@ -202,7 +202,7 @@ class Kernel:
                 result = await outputs_of(operands)
                 check_equal(self._shader.label, expected or result, result)
                 expected = expected or result
-                times.append((constants, await timed(launch, operands.outputs)))
+                times.append((constants, await timed(launch)))
             except DeviceLostError:
                 raise
             except (GpuError, LimitError) as error:
