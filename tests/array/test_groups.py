@@ -243,11 +243,11 @@ def test_all_pairs_take_two_loops_and_no_array_of_all_their_coordinates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     operands: list[int] = []
-    layout_of = loop_layout.Layout.parts
+    parts = loop_layout.Layout.parts
 
     def noted(layout: Layout, most: int | None) -> Any:
         operands.extend(each.size for each in layout.operands)
-        return layout_of(layout, most)
+        return parts(layout, most)
 
     monkeypatch.setattr(loop_layout.Layout, "parts", noted)
     p = rng.standard_normal((150, 3)).astype(np.float32)

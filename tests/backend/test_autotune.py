@@ -301,12 +301,6 @@ async def test_a_variant_that_does_not_compile_leaves_the_race(
     assert "planted" not in finding.times
 
 
-async def test_slow_waits_are_asked_after(gpu: NativeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autotune, "_SLOW_WAIT_MS", 0.0)  # as on Firefox
-    report = await WebGpuBackend(gpu).tune([program()], budget_s=60)
-    assert len(report.findings) == 3
-
-
 async def test_a_model_runs_on_after_tuning_with_the_new_choices() -> None:
     expected = golden("tiny-bert")
     async with await load(TINY_BERT, tier="webgpu") as model:

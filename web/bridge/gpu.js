@@ -190,7 +190,7 @@ export class Gpu {
     this.#enter();
     this.#submission.flush();
     await this.#settled(this.queue.onSubmittedWorkDone());
-    if (this.lost) throw new Error(this.lost); // a lost device has nothing more to do, either
+    if (this.lost) throw new Error(this.lost); // the promise of a lost device resolves, too
   }
 
   /** Fill `into` within this call, after all work queued so far. Returns an empty string, or why it cannot.

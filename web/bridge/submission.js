@@ -1,8 +1,9 @@
 // Commands that are encoded and not submitted yet. It imports nothing (see gpu.js).
 
-// Of the waits between two empty submissions the first and the longest.
-const FIRST_MS = 1;
-const LONGEST_MS = 16;
+// Between two empty submissions: this share of the time that was waited so far, within bounds.
+const SHARE = 1 / 8;
+const LEAST_MS = 1;
+const MOST_MS = 16;
 
 /**
  * Submits encoded commands in a microtask: one submission serves a replay and the read that mostly
@@ -45,11 +46,11 @@ export class Submission {
   }
 
   /** Wait for work that was submitted. Firefox looks for what a device has finished every 100 ms, and with each
-   * submission: so empty ones follow, less and less often. @template T @param {Promise<T>} work @returns {Promise<T>} */
+   * submission: so empty ones follow, the less often the longer it takes. @template T @param {Promise<T>} work @returns {Promise<T>} */
   async finished(work) {
     this.#nWaiting += 1;
     clearTimeout(this.#timer);
-    this.#askAfter(FIRST_MS);
+    this.#askAgain(performance.now());
     try {
       return await work;
     } finally {
@@ -58,16 +59,17 @@ export class Submission {
     }
   }
 
-  /** @param {number} ms */
-  #askAfter(ms) {
+  /** @param {number} began */
+  #askAgain(began) {
+    const waited = performance.now() - began;
     this.#timer = setTimeout(() => {
       try {
         this.#device.queue.submit([]);
       } catch {
         return; // the device was lost, which ends the work
       }
-      this.#askAfter(Math.min(2 * ms, LONGEST_MS));
-    }, ms);
+      this.#askAgain(began);
+    }, Math.min(Math.max(SHARE * waited, LEAST_MS), MOST_MS));
   }
 
   drop() {

@@ -99,9 +99,8 @@ class ModelProver:
             if deviation <= allowed:
                 return deviation
             problem = f"its stored sample is off by {deviation:.2g}, and {allowed:.2g} is allowed"
-            if not await self._rejects_kernel(model, sample) and not model._without_f16_cache(
-                problem
-            ):
+            rejected = await self._rejects_kernel(model, sample)
+            if not rejected and not model._without_f16_cache(problem):
                 self._answers[model.tier] = result
                 raise WrongResultError(self.name, problem)
 

@@ -39,9 +39,6 @@ _MOST_DISPATCHES = 200
 _MUCH_SLOWER = 1.5
 # A signature that alone would take this share of the remaining budget waits until the end.
 _SHARE = 0.25
-# Where a lone wait takes longer, the device is asked again and again whether it is done.
-_SLOW_WAIT_MS = 20.0
-_ASK_EVERY_S = 0.01
 # In units of the first one's root mean square: reordered f32 sums differ by a hundredth of it.
 _TOLERANCE = 1e-3
 
@@ -60,7 +57,7 @@ async def tune(
 ) -> TuneReport:
     """Measure what is not known yet; choices are stored after each signature.
 
-    Programs are served in the order given, in each of them the most expensive signatures first.
+    Programs are measured in the order given, in each of them the most expensive signatures first.
     What a cancelled tuning has finished stays.
     """
     tell = progress or (lambda _: None)
@@ -272,15 +269,12 @@ class _Bench:
         self._end = end
         self._idle = 0
         self._base_ms = 0.0
-        self._slow = False
         self._rates: dict[str, float] = {}
 
     async def open(self) -> None:
         """Find out what a wait alone takes here."""
         self._idle = self.gpu.record(TapeBuilder().words())
-        lone = [await self._timed(self._idle) for _ in range(3)]
-        self._slow = min(lone) > _SLOW_WAIT_MS
-        self._base_ms = min([await self._timed(self._idle) for _ in range(5)])
+        self._base_ms = min([await self._timed(self._idle) for _ in range(8)])
 
     def close(self) -> None:
         if self._idle and not self.gpu.lost:
@@ -324,11 +318,10 @@ class _Bench:
         self, scratch: _Scratch, kernel: Kernel, hint_ms: float | None = None
     ) -> float:
         """Milliseconds a dispatch, over as many as make a sample long enough."""
-        enough = _SAMPLE_MS * (4 if self._slow else 1)
         guess = hint_ms if hint_ms is not None else await self._run(scratch, kernel, 1)
-        if hint_ms is None and 16 * guess < enough:  # the time of one is too short then
+        if hint_ms is None and 16 * guess < _SAMPLE_MS:  # the time of one is too short then
             guess = await self._run(scratch, kernel, 8) / 8
-        count = max(1, min(_MOST_DISPATCHES, round(enough / max(guess, 1e-3))))
+        count = max(1, min(_MOST_DISPATCHES, round(_SAMPLE_MS / max(guess, 1e-3))))
         return await self._run(scratch, kernel, count) / count
 
     async def _run(self, scratch: _Scratch, kernel: Kernel, count: int) -> float:
@@ -364,11 +357,7 @@ class _Bench:
     async def _wait(self, work: Awaitable[None]) -> None:
         waiting = asyncio.ensure_future(work)
         try:
-            while self._slow and not waiting.done():
-                # Firefox looks for finished work every 100 ms, and with each new submission.
-                await asyncio.wait([waiting], timeout=_ASK_EVERY_S)
-                self.gpu.replay(self._idle)
-            await waiting
+            await asyncio.shield(waiting)
         except asyncio.CancelledError:
             # The device still works: let it end before its buffers are freed.
             with contextlib.suppress(GpuError):
