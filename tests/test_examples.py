@@ -1,4 +1,4 @@
-"""Each example runs natively as it runs in the console page (e2e/test_console_page.py)."""
+"""Each example runs natively as it runs in the console page (e2e/test_repl_page.py)."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ def test_an_example_runs(name: str, tmp_path: Path) -> None:
 
 
 def test_the_console_offers_each() -> None:
-    page = (EXAMPLES.parent / "web" / "console.html").read_text()
+    page = (EXAMPLES.parent / "web" / "repl.html").read_text()
     offered = re.findall(r'<option value="(\w+\.py)">', page)
     assert sorted(offered) == sorted(PRINTED) == sorted(path.name for path in EXAMPLES.glob("*.py"))

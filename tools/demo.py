@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, ViewportSize, sync_playwright
+from playwright.sync_api import Locator, Page, ViewportSize, sync_playwright
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +24,7 @@ OUT = Path(__file__).resolve().parent.parent / "out"
 DESKTOP: ViewportSize = {"width": 1000, "height": 730}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 LOW: ViewportSize = {"width": 1000, "height": 720}
-EXAMPLE = "mandelbrot.py"
+EXAMPLE = "mandelbrot"
 GALLERY = ("life", "convolution", "nbody", "kmeans", "heat", "pca")
 IS_DRAWN = """() => {
   const context = new OffscreenCanvas(1, 1).getContext("2d");
@@ -74,12 +74,13 @@ def main(folder: Path) -> int:
         page.goto(f"{url}/transcribe.html")
         console.print(transcribe(page), highlight=False, markup=False)
         page.screenshot(path=folder / "speech.png")
-        console.print(f"Opening {url}/console.html and running examples/{EXAMPLE}")
         page.set_viewport_size(HIGH)
-        page.goto(f"{url}/console.html")
-        run_example(page)
+        run_example(page, url, EXAMPLE)
+        page.wait_for_function(IS_DRAWN)
         page.screenshot(path=folder / "console.png")
-        gallery(page, f"{url}/console.html", folder)
+        for name in GALLERY:
+            picture = run_example(page, url, name)
+            picture.screenshot(path=folder / f"example-{name}.png")
         browser.close()
     console.print(f"Screenshots: {', '.join(str(path) for path in sorted(folder.glob('*.png')))}")
     console.print(
@@ -140,29 +141,13 @@ def transcribe(page: Page) -> str:
     return f"{page.inner_text('#segments')}\n{page.inner_text('#speed')}"
 
 
-def run_example(page: Page) -> None:
-    """Run an example in the Python console, and wait for its picture."""
+def run_example(page: Page, url: str, name: str) -> Locator:
+    """Open an example's own page, and wait for its picture."""
+    console.print(f"Opening {url}/repl.html?example={name}")
+    page.goto(f"{url}/repl.html?example={name}")
+    page.wait_for_selector("#log canvas, #log img")
     wait(page)
-    page.select_option("#examples", EXAMPLE)
-    page.wait_for_function("document.querySelector('#source').value")
-    page.click("#run")
-    page.wait_for_selector("#log canvas")
-    wait(page)
-    page.wait_for_function(IS_DRAWN)
-
-
-def gallery(page: Page, url: str, folder: Path) -> None:
-    """Run the other examples in the console page, each on a fresh one, and save their pictures."""
-    for name in GALLERY:
-        console.print(f"Running examples/{name}.py there")
-        page.goto(url)
-        wait(page)
-        page.select_option("#examples", f"{name}.py")
-        page.wait_for_function("document.querySelector('#source').value")
-        page.click("#run")
-        page.wait_for_selector("#log canvas, #log img")
-        wait(page)
-        page.locator("#log canvas, #log img").last.screenshot(path=folder / f"example-{name}.png")
+    return page.locator("#log canvas, #log img").last
 
 
 def wait(page: Page) -> None:

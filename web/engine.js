@@ -27,7 +27,7 @@ const OFFLINE_FILES = [
   ...["transcribe.html", "transcribe.js", "transcribe.css", "recording.js", "waveform.js"],
   ...["pictures.html", "pictures.js", "pictures.css", "picture-files.js", "picture-heads.js"],
   ...["vendor/marked.js", "vendor/purify.js"],
-  ...["console.html", "console.js", "console-log.js", "console-worker.js", "console.css"],
+  ...["repl.html", "repl.js", "repl-log.js", "repl-worker.js", "repl.css"],
   ...["bench.html", "bench.js", "bench-table.js", "bench.css"],
   ...["worker.js", "ahead.js", "page-fetcher.js", "boot.js", "client-options.js", "early.js", "early-gpu.js", "prefetch.js", "vendor/idb.js", "vendor/hash-wasm.js", "vendor/tokenizers.js"],
   ...["snapshot-steps.mjs", "snapshot-worker.js", "shipped.js", "snapshots.js"],

@@ -37,7 +37,7 @@ def graph(start: Path) -> set[Path]:
     [
         ("index", "main.js"),
         ("chat", "chat.js"),
-        ("console", "console.js"),
+        ("repl", "repl.js"),
         ("transcribe", "transcribe.js"),
         ("pictures", "pictures.js"),
         ("bench", "bench.js"),
@@ -64,7 +64,7 @@ def test_a_page_starts_python_before_it_has_all_its_modules(page: str) -> None:
     assert sorted(listed[: len(needed)]) == sorted(needed)
 
 
-@pytest.mark.parametrize("worker", ["worker.js", "prefetch.js", "console-worker.js"])
+@pytest.mark.parametrize("worker", ["worker.js", "prefetch.js", "repl-worker.js"])
 def test_a_worker_imports_all_its_modules_itself(worker: str) -> None:
     assert set(imported(WEB / worker)) == graph(WEB / worker)
 

@@ -1,4 +1,4 @@
-"""A Python console in a page: sources in, text and pictures out. web/console-worker.js calls it."""
+"""A Python console in a page: sources in, text and pictures out. web/repl-worker.js calls it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// The worker of console.html: Python, in which a visitor's sources run one after the other.
+// The worker of repl.html: Python, in which a visitor's sources run one after the other.
 
 import { boot } from "./boot.js";
 import "./bridge/importer.js";

@@ -31,7 +31,7 @@ VALUE = "() => document.querySelector('#source').value"
 @pytest.fixture(scope="module")
 def page(engine: Engine, site: Site) -> Iterator[Page]:
     opened = engine.new_page()
-    opened.open(f"{site.url}/console.html")
+    opened.open(f"{site.url}/repl.html")
     wait_for(opened, f"{STATE} === 'ready'")
     yield opened
     opened.close()
@@ -88,6 +88,23 @@ def test_kernels_arrays_and_pictures(page: Page, site: Site, name: str) -> None:
     canvases = ("life.py", "mandelbrot.py")
     assert drawn == (name in canvases)
     assert len(page.run(IMAGES)) == (name not in ("kernel.py", *canvases))
+
+
+@pytest.mark.one_engine
+def test_the_page_of_an_example(page: Page, site: Site) -> None:
+    """repl.html?example=NAME runs it as soon as Python is ready, whatever is typed meanwhile."""
+    page.open(f"{site.url}/repl.html?example=kernel")
+    page.run("() => { document.querySelector('#source').value = 'typed'; }")
+    wait_for(page, f"{STATE} === 'ready' && document.querySelector('#log').children.length > 1")
+    (kind, source), *shown = page.run(LOG)
+    assert (kind, source) == ("source", site_text(page, f"{site.url}/examples/kernel.py").strip())
+    assert PRINTED["kernel.py"] in "".join(text for kind, text in shown if kind == "out")
+    assert page.run(VALUE) == "typed"
+    page.open(f"{site.url}/repl.html?example=../secret")
+    wait_for(page, f"{STATE} === 'ready'")
+    [[kind, said]] = page.run(LOG)
+    assert kind == "error"
+    assert said.startswith("There is no example ../secret.py. There are kernel.py, ")
 
 
 # The colours of a canvas's first 30 rows.
@@ -150,7 +167,7 @@ def test_a_canvas_shows_what_the_cpu_draws(page: Page) -> None:
 
 def test_a_canvas_shows_what_a_gpu_draws(webgpu_engine: Engine, site: Site) -> None:
     page = webgpu_engine.new_page()
-    page.open(f"{site.url}/console.html")
+    page.open(f"{site.url}/repl.html")
     wait_for(page, f"{STATE} === 'ready'")
     # A canvas of a SwiftShader device takes all devices away from a page of Chromium.
     check_canvas(page, "webgpu", "copy" if webgpu_engine.name.startswith("firefox") else "pixels")
@@ -180,7 +197,7 @@ def test_a_click_zooms_and_a_dropped_picture_is_convolved(
     webgpu_engine: Engine, site: Site
 ) -> None:
     page = webgpu_engine.new_page()
-    page.open(f"{site.url}/console.html")
+    page.open(f"{site.url}/repl.html")
     wait_for(page, f"{STATE} === 'ready'")
     shown = run(page, site_text(page, f"{site.url}/examples/mandelbrot.py"))
     assert "error" not in [kind for kind, _ in shown], shown

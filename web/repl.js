@@ -1,13 +1,14 @@
-// console.html: a Python console. It sends sources to a worker one after the other, and shows text and pictures.
+// repl.html: a Python console. It sends sources to a worker one after the other, and shows text and pictures.
+// repl.html?example=life is an example's own page: its source runs as soon as Python is ready.
 
 import { workerConfig } from "./client-options.js";
-import { ConsoleLog } from "./console-log.js";
 import { part } from "./dom.js";
 import { decodePicture } from "./picture-files.js";
+import { ConsoleLog } from "./repl-log.js";
 import { sendShipped } from "./shipped.js";
 import { switchesOf } from "./switches.js";
 
-/** @typedef {import("./console-worker.js").ConsoleMessage} ConsoleMessage */
+/** @typedef {import("./repl-worker.js").ConsoleMessage} ConsoleMessage */
 /** @typedef {"booting" | "ready" | "busy" | "error"} State */
 
 const EXAMPLES = "examples/";
@@ -40,6 +41,8 @@ class ConsolePage {
   #patience = null;
   /** Runs until Python is interrupted; ends with what it is to interrupt. @type {number | undefined} */
   #interrupting = undefined;
+  /** The source of the example that the address names, until it runs. */
+  #wanted = this.#exampleOf(new URL(location.href).searchParams.get("example"));
 
   constructor() {
     this.#worker = this.#start();
@@ -61,7 +64,7 @@ class ConsolePage {
   }
 
   #start() {
-    const worker = new Worker(new URL("./console-worker.js", import.meta.url), { type: "module" });
+    const worker = new Worker(new URL("./repl-worker.js", import.meta.url), { type: "module" });
     worker.onmessage = ({ data }) => this.#onMessage(data);
     worker.onerror = (event) => this.#fail(event.message || "The worker could not start.");
     const switches = switchesOf(new URL(location.href).searchParams);
@@ -91,7 +94,8 @@ class ConsolePage {
       clearTimeout(this.#patience ?? 0);
       this.#patience = null;
       this.#calm();
-      this.#show("ready", message.type === "started" ? `Python ${message.version} is ready.` : "Ready.");
+      if (message.type === "started") this.#begin(message.version);
+      else this.#show("ready", "Ready.");
     }
   }
 
@@ -110,14 +114,27 @@ class ConsolePage {
     this.#stop.disabled = state !== "busy";
   }
 
+  /** @param {string} version */
+  async #begin(version) {
+    const source = await this.#wanted;
+    this.#wanted = Promise.resolve(null);
+    this.#show("ready", `Python ${version} is ready.`);
+    if (source) this.#execute(source.trimEnd());
+  }
+
   #submit() {
     const source = this.#source.value.trimEnd();
     if (!source || this.#state !== "ready") return;
+    this.#source.value = "";
+    this.#fit();
+    this.#execute(source);
+  }
+
+  /** @param {string} source */
+  #execute(source) {
     if (this.#history.at(-1) !== source) this.#history.push(source);
     this.#at = this.#history.length;
     this.#log.source(source);
-    this.#source.value = "";
-    this.#fit();
     this.#show("busy", "Running…");
     this.#worker.postMessage({ type: "run", source });
   }
@@ -248,11 +265,28 @@ class ConsolePage {
   async #paste(examples) {
     const name = examples.value;
     examples.value = "";
-    const response = await fetch(new URL(EXAMPLES + name, import.meta.url));
-    if (!response.ok) return this.#log.text("error", `This server has no ${EXAMPLES}${name}.\n`);
-    this.#source.value = await response.text();
+    const source = await this.#fetchExample(name);
+    if (source === null) return;
+    this.#source.value = source;
     this.#fit();
     this.#source.focus();
+  }
+
+  /** The source of an example that is offered. @param {string | null} name without its ending */
+  async #exampleOf(name) {
+    if (name === null) return null;
+    const offered = [...part("examples", HTMLSelectElement).options].map(({ value }) => value).filter(Boolean);
+    if (offered.includes(`${name}.py`)) return this.#fetchExample(`${name}.py`);
+    this.#log.text("error", `There is no example ${name}.py. There are ${offered.join(", ")}.\n`);
+    return null;
+  }
+
+  /** @param {string} name of a file */
+  async #fetchExample(name) {
+    const response = await fetch(new URL(EXAMPLES + name, import.meta.url)).catch(() => null);
+    if (response?.ok) return response.text();
+    this.#log.text("error", `This server has no ${EXAMPLES}${name}.\n`);
+    return null;
   }
 }
 
