@@ -6,7 +6,8 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -92,8 +93,8 @@ def packed() -> bytes:
     return target.getvalue()
 
 
-@pytest.fixture
-def checked_page(engine: Engine, site: Site) -> Iterator[Page]:
+@contextmanager
+def page_with_tests(engine: Engine, site: Site) -> Generator[Page]:
     """A page whose Python has pytest and the tests; plain code waits there where JSPI lets it."""
     name = f"array-tests-{engine.name}.zip"
     (site.extra / name).write_bytes(packed())
@@ -104,8 +105,10 @@ def checked_page(engine: Engine, site: Site) -> Iterator[Page]:
     page.open(f"{site.url}/lab/?pyodide=/pyodide/&micropip=1")
     script = SCRIPT.replace("URL", repr(f"{site.url}/extra/{name}")).replace("SEED", str(seed))
     page.run("(code) => lab.run(code)", script)
-    yield page
-    page.close()
+    try:
+        yield page
+    finally:
+        page.close()
 
 
 def check(page: Page, tier: str) -> None:
@@ -116,13 +119,12 @@ def check(page: Page, tier: str) -> None:
     assert passed > 100
 
 
-def test_every_function_without_a_gpu(checked_page: Page) -> None:
-    for tier in ("wasm", "cpu"):
-        check(checked_page, tier)
+def test_every_function_without_a_gpu(engine: Engine, site: Site) -> None:
+    with page_with_tests(engine, site) as page:
+        for tier in ("wasm", "cpu"):
+            check(page, tier)
 
 
-@pytest.mark.one_engine
-def test_every_function_on_a_gpu(engine: Engine, checked_page: Page) -> None:
-    """In Chromium. Firefox passes them, too, and takes 156 s: it reads each result by a canvas."""
-    assert engine.webgpu
-    check(checked_page, "webgpu")
+def test_every_function_on_a_gpu(webgpu_engine: Engine, site: Site) -> None:
+    with page_with_tests(webgpu_engine, site) as page:
+        check(page, "webgpu")
