@@ -59,7 +59,7 @@ wasm: setup
 
 # The Array API's own suite; SUITE is a checkout of it (see tools/array_api.py).
 array-api:
-	$(PYTHON) tools/array_api.py $(SUITE) cpu webgpu --max-examples 20
+	$(PYTHON) tools/array_api.py $(SUITE) cpu webgpu wasm --max-examples 20
 
 bench: setup
 	$(PYTHON) bench/embeddings.py

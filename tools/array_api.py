@@ -1,6 +1,6 @@
 """Run the Array API's own test suite on bascule.array.
 
-    .venv/bin/python tools/array_api.py FOLDER cpu webgpu --max-examples 20
+    .venv/bin/python tools/array_api.py FOLDER cpu webgpu wasm --max-examples 20
 
 FOLDER is a checkout of array-api-tests with its submodule; pip install ndindex and
 pytest-json-report beside the set-up. Known failures are listed, each with its reason,
@@ -28,7 +28,7 @@ def main() -> int:
     """Run each tier in a process of its own; the exit status is the worst one."""
     parser = argparse.ArgumentParser(description=__doc__, add_help=True)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("tiers", nargs="*", default=["cpu", "webgpu"])
+    parser.add_argument("tiers", nargs="*", default=["cpu", "webgpu", "wasm"])
     parser.add_argument("--max-examples", default="20")
     parser.add_argument("--tests", default="array_api_tests", help="a part of the suite")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)

@@ -101,3 +101,19 @@ def test_what_is_lacking_is_a_type_error(
     assert name in str(caught.value) or name == "asarray"
     assert found in str(caught.value)
     assert "x.numpy()" in str(caught.value) or name == "asarray"
+
+
+def test_dlpack(tier: str) -> None:
+    """A CPU capsule: a copy of what a device holds, and numpy's own memory where it may share it."""
+    given = xp.asarray(X)
+    computed = given * 2 + 1
+    assert computed.__dlpack_device__() == (1, 0)
+    copied = np.from_dlpack(computed)
+    assert np.array_equal(copied, X * 2 + 1)
+    assert np.array_equal(xp.from_dlpack(copied), copied)
+    again = np.from_dlpack(given)
+    np.from_dlpack(given)[:] = 5
+    assert np.array_equal(again, X)
+    for refused in ({"copy": False}, {"dl_device": (2, 0)}):
+        with pytest.raises(BufferError):
+            computed.__dlpack__(**refused)

@@ -152,14 +152,17 @@ class Array:
         copy: bool | None = None,
     ) -> Any:
         """A copy in numpy's memory as a DLPack capsule; nobody exchanges WebGPU buffers yet."""
-        del stream, max_version  # numpy's own capsule, without a stream
+        del stream
         shared = copy is False
         if shared and (self._node.host is None or self._node.op != "data"):
             raise BufferError("An array of a device cannot be exported without a copy.")
         if dl_device is not None and tuple(dl_device) != (1, 0):
             raise BufferError(f"Arrays are exported to the CPU (1, 0), not to {dl_device}.")
         numbers = self._numbers("__dlpack__")
-        return (numbers if shared else np.array(numbers)).__dlpack__()
+        numbers = numbers if shared else np.array(numbers)
+        if max_version is None or np.lib.NumpyVersion(np.__version__) < "2.1.0":
+            return numbers.__dlpack__()  # without versions a consumer may not write
+        return numbers.__dlpack__(max_version=max_version)
 
     def _one(self, what: str) -> Any:
         if self.size != 1:
