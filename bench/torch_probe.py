@@ -1,0 +1,72 @@
+"""What bench/arrays.py runs in a page's Python for torch-pyodide, which waits by JSPI."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from js import Float32Array
+from pyodide.ffi import to_js
+from torch import _runtime, _tensor_runtime_bridge
+
+_inputs: dict[Any, Any] = {}
+
+
+def _tensor(name: str, *shape: int) -> Any:
+    """Numbers that arrays_probe.py makes, too, handed to the runtime as a typed array."""
+    key = (name, *shape)
+    if key not in _inputs:
+        at = np.arange(np.prod(shape), dtype=np.uint32) + np.uint32(ord(name))
+        words = at * np.uint32(2654435761)
+        numbers = (words.astype(np.float64) / 2**32).astype(np.float32)
+        data = Float32Array.new(numbers.size)
+        data.assign(numbers)
+        runtime = _runtime._get_runtime()
+        made = runtime.tensorFromData(data, to_js(list(shape)), "float32")
+        _inputs[key] = _tensor_runtime_bridge._mk_tensor(_runtime._run_js_awaitable(made))
+    return _inputs[key]
+
+
+def chain(x: Any) -> Any:
+    """Eight operations an element."""
+    for i in range(4):
+        x = x * 1.0001 + i * 0.5
+    return x
+
+
+def n_body(p: Any, v: Any) -> Any:
+    """One step of all pairs, softened; the new positions."""
+    n = p.shape[0]
+    apart = p.reshape(1, n, 3) - p.reshape(n, 1, 3)
+    near = torch.sum(apart * apart, dim=2, keepdim=True) + 0.01
+    pull = torch.sum(apart / (near * torch.sqrt(near)), dim=1)
+    return p + (v + pull * 0.001) * 0.001
+
+
+WORK: dict[str, Any] = {
+    "copy": lambda n: (lambda x: x * 1.5, [("x", n)]),
+    "chain": lambda n: (chain, [("x", n)]),
+    "sum": lambda n: (lambda x: torch.sum(x, dim=1), [("x", n // 1000, 1000)]),
+    "softmax": lambda n: (lambda x: torch.softmax(x, dim=1), [("x", n // 1000, 1000)]),
+    "matmul": lambda n: (torch.matmul, [("a", n, n), ("b", n, n)]),
+    "matvec": lambda n: (torch.matmul, [("a", n, n), ("b", n)]),
+    "sort": lambda n: (lambda x: torch.sort(x)[0], [("x", n)]),
+    "nbody": lambda n: (n_body, [("p", n, 3), ("v", n, 3)]),
+}
+
+
+def once(what: str, n: int) -> dict[str, Any]:
+    """Milliseconds of one run, and a few numbers of its result."""
+    work, inputs = WORK[what](n)
+    tensors = [_tensor(*each) for each in inputs]
+    (tensors[0].reshape(-1)[:1] + 1.0).tolist()  # everything before is done
+    began = time.perf_counter()
+    head = work(*tensors).reshape(-1)[:3].tolist()
+    return {"ms": 1e3 * (time.perf_counter() - began), "head": head}
+
+
+def forget() -> None:
+    """Drop all inputs: the next size is another one."""
+    _inputs.clear()
