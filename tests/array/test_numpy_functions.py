@@ -104,7 +104,7 @@ def test_what_is_lacking_is_a_type_error(
 
 
 def test_dlpack(tier: str) -> None:
-    """A CPU capsule: a copy of what a device holds, and numpy's own memory where it may share it."""
+    """A capsule of the CPU: a copy, which numpy may write to."""
     given = xp.asarray(X)
     computed = given * 2 + 1
     assert computed.__dlpack_device__() == (1, 0)
