@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -34,7 +35,12 @@ def test_the_last_words_of_a_run(tmp_path: Path, workers: str, hanging: list[str
     (tmp_path / "test_it.py").write_text(HANGING)
     command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "test_it.py"]
     run = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     record = tmp_path / "out" / "running-tests.txt"
     expected = [f"test_hangs[{name}]" for name in hanging]
@@ -45,9 +51,17 @@ def test_the_last_words_of_a_run(tmp_path: Path, workers: str, hanging: list[str
             break
         time.sleep(0.05)
     run.send_signal(signal.SIGTERM)
-    words = run.communicate()[1]
-    assert "Ended by a signal" in words
-    assert all(name in words for name in expected)
+    assert run.stderr is not None
+    words = ""
+    for line in run.stderr:
+        words += line
+        if "Ended by a signal" in words and all(name in words for name in expected):
+            break
+    else:
+        pytest.fail(words)
+    os.killpg(run.pid, signal.SIGKILL)  # pytest-xdist waits 10 s for workers that hang
+    run.wait()
+    run.stderr.close()
     assert "test_ends" not in words
 
 
