@@ -91,7 +91,7 @@ async def test_logits_of_200_tokens(smollm2: LanguageModel) -> None:
         assert (top[clear] == np.array(theirs.ids)[clear]).all()
 
 
-# Other tiers' logits are held to the reference's above, and the page's WebGPU by its perplexity, too.
+# Other tiers' logits are held to the reference's above, and a page's WebGPU by perplexity, too.
 @pytest.mark.parametrize("smollm2", ["wasm"], indirect=True)
 async def test_perplexity_of_a_window(smollm2: LanguageModel) -> None:
     known = llama.perplexity()
