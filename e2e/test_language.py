@@ -18,7 +18,7 @@ MODEL = "SmolLM2-135M-Instruct"
 FILE = models_folder() / MODEL / "model.gguf"
 GENERATE = "async ({ ids, options }) => bascule.generate(ids, options)"
 GREEDY = {"greedy": True, "max_new_tokens": 32}
-# Of the large model fewer: tests/model/test_smollm2.py computes all of them natively.
+# Of the large model fewer: tests/tasks/test_smollm2.py computes all of them natively.
 N_LOGITS = 96
 # Logits stay in the page: rows are taken out of it in slices.
 LOGITS = """async (ids) => {
@@ -74,7 +74,7 @@ def test_smollm2_says_what_the_reference_says(
     stats = page.run("() => bascule.stats()")
     assert stats["weights_nbytes"] <= 1.05 * FILE.stat().st_size
 
-    # One that ends by itself: the native tiers answer all, and tiny models stop at the limit below.
+    # One that ends by itself: natively all are answered, and tiny models stop at the limit below.
     chat = llama.prompts()["short"]
     result = page.run(GENERATE, {"ids": chat.prompt_ids, "options": GREEDY})
     assert chat.parts_at(result["ids"]) is None, result["text"]
