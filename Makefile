@@ -3,11 +3,13 @@ PYTHON := .venv/bin/python
 export XDG_RUNTIME_DIR ?= /tmp
 # Tests start hundreds of Pythons: each module is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
-# There are as many workers as cores: further threads of numpy's would wait for each other.
+# The workers fill the cores: further threads of numpy's would wait for each other.
 unit quick: export OPENBLAS_NUM_THREADS := 1
 
-# Processes that run tests at the same time.
+# Processes that run tests at the same time, for two cores. Browsers are processes of their own; native tests wait
+# for networks and other processes an eighth of their time.
 WORKERS ?= 2
+NATIVE_WORKERS ?= 3
 
 .PHONY: setup demo pictures test quick lint lint-python lint-types unit e2e wasm array-api bench serve clean
 
@@ -28,7 +30,7 @@ QUICK := tests/program tests/text tests/weights $(wildcard tests/test_*.py)
 
 # For every commit: lint and types, the fast unit tests, and one visit an engine.
 quick: setup lint
-	$(PYTHON) -m pytest $(QUICK) -q -n $(WORKERS) --dist loadfile
+	$(PYTHON) -m pytest $(QUICK) -q -n $(NATIVE_WORKERS) --dist loadfile
 	$(PYTHON) -m pytest e2e/test_matrix.py -q -k test_choosing_the_cpu
 	@echo "The quick checks passed; make test runs them all."
 
@@ -45,7 +47,7 @@ lint-python:
 	node_modules/.bin/tsc --noEmit
 
 unit:
-	$(PYTHON) -m pytest tests -q -n $(WORKERS) --dist loadfile
+	$(PYTHON) -m pytest tests -q -n $(NATIVE_WORKERS) --dist loadfile
 	test ! -x .venv-webnn/bin/python || .venv-webnn/bin/python -m pytest tests/webnn_tier -q
 
 # A test that fails in a browser runs once more (WebKitGTK's WebAssembly now and then ends Pyodide, its
