@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import subprocess
 import sys
@@ -25,8 +24,14 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bench.versions import environment_of  # noqa: E402
+from tests.goldens import cosines  # noqa: E402
+
 TIERS = ("reference", "wasm", "cpu", "webgpu")
 LEAST_COSINE, TIE = 0.99999, 0.03
+Text = dict[str, list[int]]  # the token ids of a "prompt" and of its "answer"
 THINGS = (
     "bridge river engine recipe poem proof garden violin planet lantern harbour theorem kitchen "
     "compiler glacier market novel orchid teapot border café Straße 東京 мост 🚀 π"
@@ -71,30 +76,22 @@ async def _work(tier: str, told: dict[str, Any]) -> dict[str, Any]:
     embeddings = np.asarray(await model.embed(told["sentences"])).tolist()
     model.close()
     model = await bascule.load("SmolLM2-135M-Instruct", tier=tier)
-    ids: list[list[int]] = []
     greedy = bascule.Sampling(temperature=0)
+    texts: list[Text] = []
     for prompt in told["prompts"]:
         messages = [{"role": "user", "content": prompt}]
-        options: Any = {"max_new_tokens": told["tokens"], "sampling": greedy}
-        async with model.stream_chat(messages, **options) as stream:
-            async for _ in stream:
-                pass
-        ids.append([*stream.result.prompt_ids, -1, *stream.result.ids])
+        text = await model.chat(messages, max_new_tokens=told["tokens"], sampling=greedy)
+        texts.append({"prompt": text.prompt_ids, "answer": text.ids})
     model.close()
-    return {"embeddings": embeddings, "ids": ids}
+    return {"embeddings": embeddings, "texts": texts}
 
 
 def answers(checkout: Path, tier: str, told: dict[str, Any]) -> dict[str, Any]:
     """What a version's tier gives for the texts."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(checkout / "py"),
-            "BASCULE_REMEMBERED": folder,
-        }
         done = subprocess.run(
             [sys.executable, __file__, "--work", tier],
-            env=environment,
+            env=environment_of(checkout, folder),
             input=json.dumps(told),
             stdout=subprocess.PIPE,
             text=True,
@@ -113,25 +110,30 @@ async def _gap(ids: list[int], expected: int, found: int) -> float:
     return float(logits[expected] - logits[found])
 
 
+def difference(found: Text, right: Text) -> tuple[str, float]:
+    """How an answer differs from the reference's, and by how much the reference prefers its own."""
+    if found["prompt"] != right["prompt"]:
+        return "other tokens than the reference's", np.inf
+    both = zip(found["answer"], right["answer"], strict=False)
+    at = next((at for at, (a, b) in enumerate(both) if a != b), None)
+    if at is None:
+        return "one answer ends before the other", np.inf
+    before = [*right["prompt"], *right["answer"][:at]]
+    gap = asyncio.run(_gap(before, right["answer"][at], found["answer"][at]))
+    return f"parts at token {at}, the logits {gap:.4f} apart", gap
+
+
 def compare(name: str, found: dict[str, Any], right: dict[str, Any], prompts: list[str]) -> bool:
     """Print how two answers differ; whether that is by ties alone."""
-    ours, theirs = (np.array(each["embeddings"]) for each in (found, right))
-    cosines = np.sum(ours * theirs, axis=1)
-    cosines /= np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    is_right = bool(cosines.min() >= LEAST_COSINE)  # NaN is none
-    n_equal = sum(a == b for a, b in zip(found["ids"], right["ids"], strict=True))
-    distance = f"1 - {1 - cosines.min():.1e}"
-    print(f"{name}: cosines at least {distance}, {n_equal} of {len(prompts)} texts equal")
-    for prompt, a, b in zip(prompts, found["ids"], right["ids"], strict=True):
-        if a == b:
-            continue
-        at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), -1)
-        gap = np.inf
-        if at >= 0 and -1 in b[:at]:
-            gap = asyncio.run(_gap([each for each in b[:at] if each >= 0], b[at], a[at]))
-        print(f"  {prompt!r}: parts at token {at - b.index(-1)}, the logits {gap:.4f} apart")
-        is_right = is_right and gap < TIE
-    return is_right
+    least = cosines(found["embeddings"], right["embeddings"]).min()
+    texts = zip(prompts, found["texts"], right["texts"], strict=True)
+    parted = [(prompt, *difference(a, b)) for prompt, a, b in texts if a != b]
+    n_equal = len(prompts) - len(parted)
+    print(f"{name}: cosines at least 1 - {1 - least:.1e}, {n_equal} of {len(prompts)} texts equal")
+    for prompt, words, _ in parted:
+        print(f"  {prompt!r}: {words}")
+    # NaN is none.
+    return bool(least >= LEAST_COSINE) and all(gap < TIE for _, _, gap in parted)
 
 
 def main() -> int:

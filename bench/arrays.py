@@ -33,6 +33,8 @@ from e2e.conftest import Site, serving  # noqa: E402
 from e2e.engines import Page, chromium, wait_for  # noqa: E402
 
 BENCH, OUT = ROOT / "bench", ROOT / "out"
+PROBE = BENCH / "arrays_probe.py"
+LAB = "(code) => lab.run(code)"
 CONTESTANTS = {
     "bascule webgpu": ("ours", "webgpu"),
     "jax-js webgpu": ("jax", "webgpu"),
@@ -41,8 +43,8 @@ CONTESTANTS = {
     "jax-js wasm": ("jax", "wasm"),
     "tfjs wasm": ("tf", "wasm"),
     "numpy": ("ours", "numpy"),
+    "torch-pyodide webgpu": ("torch", "webgpu"),  # with --torch
 }
-TORCH = "torch-pyodide webgpu"
 # Whoever takes longer than this is timed twice only.
 SLOW_MS, SLOW_ROUNDS = 1000, 2
 LEFT_OUT = {
@@ -71,20 +73,20 @@ def main() -> None:
             lab, peer = engine.new_page(), engine.new_page()
             lab.open(f"{site.url}/lab/?pyodide=/pyodide/")
             wait_for(lab, "globalThis.lab")
-            lab.run("(code) => lab.run(code)", (BENCH / "arrays_probe.py").read_text())
+            lab.run(LAB, PROBE.read_text())
             peer.open(f"{extra}/bench/")
             peer.run("async () => { globalThis.peers = await import('/bench/array-peers.js'); }")
             pages = {"ours": lab, "jax": peer, "tf": peer}
             if options.torch:
-                CONTESTANTS[TORCH] = ("torch", "webgpu")
                 pages["torch"] = open_torch(engine.new_page(), site, options.torch)
             for what, n in _work(options.elements, options.largest_matmul):
                 if options.only and what not in options.only.split(","):
                     continue
                 results[f"{what} {n:,}"] = contest(what, n, pages, options.rounds)
                 peer.run("() => peers.forget()")
-                for page in {pages["ours"], pages.get("torch", lab)}:
-                    page.run("(code) => lab.run(code)", "forget()")
+                for kind in ("ours", "torch"):
+                    if kind in pages:
+                        pages[kind].run(LAB, "forget()")
     show(results)
     OUT.mkdir(exist_ok=True)
     (OUT / "bench-arrays.json").write_text(json.dumps(results, indent=2))
@@ -118,8 +120,8 @@ runtime = await run_js("import('{site.url}/extra/runtime.mjs')")
 runtime.installTorchRuntime(run_js("globalThis"))
 None
 """
-    page.run("(code) => lab.run(code)", install)
-    page.run("(code) => lab.run(code)", (BENCH / "torch_probe.py").read_text())
+    for code in (install, PROBE.read_text(), (BENCH / "torch_probe.py").read_text()):
+        page.run(LAB, code)
     return page
 
 
@@ -127,7 +129,7 @@ def contest(what: str, n: int, pages: dict[str, Page], rounds: int) -> dict[str,
     """Median milliseconds of each contestant; who fails or differs is printed and left out."""
     contestants: dict[str, Once] = {}
     for name, (kind, where) in CONTESTANTS.items():
-        if (what, kind) in LEFT_OUT:
+        if kind not in pages or (what, kind) in LEFT_OUT:
             continue
         contestants[name] = _once(kind, where, what, n, pages[kind])
     heads: dict[str, Any] = {}
@@ -155,11 +157,8 @@ def contest(what: str, n: int, pages: dict[str, Page], rounds: int) -> dict[str,
 
 def _once(kind: str, where: str, what: str, n: int, page: Page) -> Once:
     if kind in ("ours", "torch"):
-        called = (
-            f"once({what!r}, {n})" if kind == "torch" else f"await once({where!r}, {what!r}, {n})"
-        )
-        code = f"import json\njson.dumps({called})"
-        return lambda: json.loads(page.run("(code) => lab.run(code)", code))
+        code = f"import json\njson.dumps(await once({where!r}, {what!r}, {n}))"
+        return lambda: json.loads(page.run(LAB, code))
     call = f"([where, what, n]) => peers.{kind}Once(where, what, n)"
     return lambda: page.run(call, [where, what, n])
 
@@ -167,12 +166,13 @@ def _once(kind: str, where: str, what: str, n: int, page: Page) -> Once:
 def show(found: dict[str, dict[str, float]]) -> None:
     """A table of milliseconds and ratios to Bascule on WebGPU; above 1 Bascule is ahead."""
     table = Table(title="Milliseconds, and times that of Bascule on the same kind of tier")
-    for column in ("work", *CONTESTANTS, "x the floor"):
+    names = [name for name in CONTESTANTS if any(name in row for row in found.values())]
+    for column in ("work", *names, "x the floor"):
         table.add_column(column, justify="left" if column == "work" else "right")
     copies = [ms for work, row in found.items() if work.startswith("copy") for ms in row.values()]
     for work, row in found.items():
         cells: list[str] = []
-        for name in CONTESTANTS:
+        for name in names:
             base = row.get(
                 "bascule wasm" if "wasm" in name or name == "numpy" else "bascule webgpu"
             )

@@ -11,17 +11,17 @@ import bascule
 import bascule.array as xp
 
 _devices: dict[str, Any] = {}
-_inputs: dict[Any, Any] = {}
+kept: dict[Any, Any] = {}  # inputs, as numpy's arrays and on each tier
 
 
-def _numbers(name: str, *shape: int) -> Any:
+def numbers(name: str, *shape: int) -> Any:
     """Numbers in [0, 1) that array-peers.js makes, too."""
     key = (name, *shape)
-    if key not in _inputs:
+    if key not in kept:
         at = np.arange(np.prod(shape), dtype=np.uint32) + np.uint32(ord(name))
         words = at * np.uint32(2654435761)
-        _inputs[key] = (words.astype(np.float64) / 2**32).astype(np.float32).reshape(shape)
-    return _inputs[key]
+        kept[key] = (words.astype(np.float64) / 2**32).astype(np.float32).reshape(shape)
+    return kept[key]
 
 
 def chain(x: Any) -> Any:
@@ -67,20 +67,20 @@ def _fft(m: Any, real: Any, imag: Any) -> Any:
 async def once(tier: str, what: str, n: int) -> dict[str, Any]:
     """Milliseconds of one run on a tier, or of numpy, and a few numbers of its result."""
     work, inputs = WORK[what](np if tier == "numpy" else xp, n)
-    numbers = [_numbers(*each) for each in inputs]
+    given = [numbers(*each) for each in inputs]
     if tier == "numpy":
         began = time.perf_counter()
-        result = work(*numbers)
+        result = work(*given)
         took = time.perf_counter() - began
         return {"ms": 1e3 * took, "head": _head(np.real(result).reshape(-1)[:3])}
     if tier not in _devices:
         _devices[tier] = await bascule.open_device(tier)
     device = _devices[tier]
     keys = [(tier, *each) for each in inputs]
-    for key, each in zip(keys, numbers, strict=True):
-        if key not in _inputs:
-            _inputs[key] = device.asarray(each)
-    arrays = [_inputs[key] for key in keys]
+    for key, each in zip(keys, given, strict=True):
+        if key not in kept:
+            kept[key] = device.asarray(each)
+    arrays = [kept[key] for key in keys]
     await xp.eval(*arrays)
     await (arrays[0][:1] + 1.0).numpy()  # everything before is done
     began = time.perf_counter()
@@ -89,10 +89,10 @@ async def once(tier: str, what: str, n: int) -> dict[str, Any]:
     return {"ms": 1e3 * (time.perf_counter() - began), "head": _head(head)}
 
 
-def _head(numbers: Any) -> list[float]:
-    return [float(each) for each in numbers]
+def _head(values: Any) -> list[float]:
+    return [float(each) for each in values]
 
 
 def forget() -> None:
     """Drop all inputs: the next size is another one."""
-    _inputs.clear()
+    kept.clear()

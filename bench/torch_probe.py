@@ -1,39 +1,29 @@
-"""What bench/arrays.py runs in a page's Python for torch-pyodide, which waits by JSPI."""
+"""What bench/arrays.py runs after arrays_probe.py for torch-pyodide, which waits by JSPI."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-import numpy as np
 import torch
 from js import Float32Array
 from pyodide.ffi import to_js
 from torch import _runtime, _tensor_runtime_bridge
 
-_inputs: dict[Any, Any] = {}
+from __main__ import chain, kept, numbers
 
 
-def _tensor(name: str, *shape: int) -> Any:
-    """Numbers that arrays_probe.py makes, too, handed to the runtime as a typed array."""
-    key = (name, *shape)
-    if key not in _inputs:
-        at = np.arange(np.prod(shape), dtype=np.uint32) + np.uint32(ord(name))
-        words = at * np.uint32(2654435761)
-        numbers = (words.astype(np.float64) / 2**32).astype(np.float32)
-        data = Float32Array.new(numbers.size)
-        data.assign(numbers)
-        runtime = _runtime._get_runtime()
-        made = runtime.tensorFromData(data, to_js(list(shape)), "float32")
-        _inputs[key] = _tensor_runtime_bridge._mk_tensor(_runtime._run_js_awaitable(made))
-    return _inputs[key]
-
-
-def chain(x: Any) -> Any:
-    """Eight operations an element."""
-    for i in range(4):
-        x = x * 1.0001 + i * 0.5
-    return x
+def _tensor(*of: Any) -> Any:
+    """The same numbers, handed to torch's runtime as a typed array."""
+    key = ("torch", *of)
+    if key not in kept:
+        given = numbers(*of)
+        data = Float32Array.new(given.size)
+        data.assign(given.reshape(-1))
+        shape = to_js(list(given.shape))
+        made = _runtime._get_runtime().tensorFromData(data, shape, "float32")
+        kept[key] = _tensor_runtime_bridge._mk_tensor(_runtime._run_js_awaitable(made))
+    return kept[key]
 
 
 def n_body(p: Any, v: Any) -> Any:
@@ -57,16 +47,11 @@ WORK: dict[str, Any] = {
 }
 
 
-def once(what: str, n: int) -> dict[str, Any]:
-    """Milliseconds of one run, and a few numbers of its result."""
+async def once(tier: str, what: str, n: int) -> dict[str, Any]:
+    """Milliseconds of one run, and a few numbers of its result; torch has one tier."""
     work, inputs = WORK[what](n)
     tensors = [_tensor(*each) for each in inputs]
     (tensors[0].reshape(-1)[:1] + 1.0).tolist()  # everything before is done
     began = time.perf_counter()
     head = work(*tensors).reshape(-1)[:3].tolist()
     return {"ms": 1e3 * (time.perf_counter() - began), "head": head}
-
-
-def forget() -> None:
-    """Drop all inputs: the next size is another one."""
-    _inputs.clear()

@@ -65,16 +65,17 @@ async def _work(tier: str) -> None:
         print(json.dumps([perf_counter() - began, process_time() - worked]), flush=True)
 
 
+def environment_of(checkout: Path, folder: str) -> dict[str, str]:
+    """Of a process that runs a checkout's version, which remembers in a folder of its own."""
+    return {**os.environ, "PYTHONPATH": str(checkout / "py"), "BASCULE_REMEMBERED": folder}
+
+
 class Version:
     """A checkout at work on a tier."""
 
     def __init__(self, checkout: Path, tier: str, folder: str) -> None:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(checkout / "py"),
-            "BASCULE_REMEMBERED": folder,
-            "OPENBLAS_NUM_THREADS": "1",  # whose threads would spin while they wait
-        }
+        # OpenBLAS's threads would spin while they wait.
+        environment = {**environment_of(checkout, folder), "OPENBLAS_NUM_THREADS": "1"}
         command = [sys.executable, __file__, "--work", tier]
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -1,6 +1,6 @@
 """Run the Array API's own test suite on bascule.array.
 
-    .venv/bin/python tools/array_api.py FOLDER cpu webgpu wasm --max-examples 20
+    .venv/bin/python tools/array_api.py FOLDER [cpu webgpu wasm] [--max-examples 20]
 
 FOLDER is a checkout of array-api-tests with its submodule; pip install ndindex and
 pytest-json-report beside the set-up. Known failures are listed, each with its reason,
