@@ -1,9 +1,9 @@
 """Bascule: GPU compute and model inference for Python, in a web page and outside one.
 
-The names below are the public ones; `__init__.pyi` says the same to type checkers. They are
-imported when first used, so that `import bascule` costs nothing and a part of the package works
-where numpy is absent; so are the modules `bascule.array`, `bascule.cache` and `bascule.errors`.
-Classes that only these names return are in modules of their own.
+The public names are below; `__init__.pyi` lists them for type checkers. They are imported on first
+use, so `import bascule` costs nothing and parts of the package work without numpy; so are the
+modules `bascule.array`, `bascule.cache` and `bascule.errors`. Classes that only these names return
+are in modules of their own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PUBLIC = {
     "bascule.tasks.speech": "SpeechModel",
     "bascule.tasks.text_to_text": "TextToTextModel",
 }
-# Names under which the things of `bascule.compat`, and what they are about, are known elsewhere.
+# Other names of the API of `bascule.compat` and its enums.
 _SEEDS = {
     "bascule.backend.tiers": "BackendType",
     "bascule.choosing.workload": "WorkloadCharacteristics",

@@ -1,4 +1,4 @@
-"""What is kept of models on this machine (in a page: in this origin): list, remove, verify."""
+"""List, remove and verify cached models on this machine, or in a page of this origin."""
 
 from __future__ import annotations
 
@@ -16,22 +16,21 @@ from bascule.base.folders import unusable
 from bascule.base.page_settings import IN_PAGE
 from bascule.errors import InputError
 
-# How the location of an `Index` begins that was saved.
+# Prefix of the location of a saved `Index`.
 INDEX_PREFIX = "bascule-index:"
 _SERVER = re.compile(r"https?://[^/]")
 
 
-# How a listing names what killed processes have left: chunks of no file, and half-written ones.
+# The listing's name of what killed processes left: unreferenced chunks and partial files.
 ORPHANED = "orphaned chunks"
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A file that was fetched by URL, a model that was pulled, or all orphaned chunks together.
+    """A file fetched by URL, a pulled model, or all orphaned chunks together.
 
-    In a page also a snapshot of Python that this browser has made; an `Index` that was saved.
-
-    `stored_nbytes` is less than `nbytes` where a load has not ended; `used` in seconds since 1970.
+    In a page also a snapshot of Python that this browser has made, and a saved `Index`.
+    `stored_nbytes` is less than `nbytes` after an unfinished load; `used` is in seconds since 1970.
     """
 
     location: str
@@ -43,7 +42,7 @@ class Kept:
 
 
 async def ls() -> list[Kept]:
-    """Everything that is kept, the least recently used first."""
+    """List everything that is cached, least recently used first."""
     if IN_PAGE:
         fetcher = await _page()
         return _from_page(await fetcher.entries(), int(await fetcher.orphanedNbytes()))
@@ -52,11 +51,11 @@ async def ls() -> list[Kept]:
 
 
 async def rm(locations: Sequence[str] = (), *, everything: bool = False) -> int:
-    """Remove files and models by location; how many went.
+    """Remove files and models by location; return how many.
 
-    A URL takes the file, or all files below it. With `everything` orphaned chunks go as well.
-    SetupError if the cache folder may not be used, InputError for a location of which nothing is
-    kept, or for none without `everything`.
+    A URL removes the file, or all files below it. With `everything` orphaned chunks go as well.
+    SetupError if the cache folder cannot be used, InputError for a location that is not cached, or
+    for no location without `everything`.
     """
     if not locations and not everything:
         raise InputError("cache rm", "a location, or everything", "neither")
@@ -74,9 +73,9 @@ async def rm(locations: Sequence[str] = (), *, everything: bool = False) -> int:
 
 
 async def verify() -> dict[str, int]:
-    """Hash all that is kept; damaged chunks (files of pulled models) by location. SetupError.
+    """Verify the hashes of everything; return the number of damaged chunks or files by location.
 
-    Damaged chunks are dropped, and fetched again when they are needed.
+    Damaged chunks are deleted, and fetched again when needed. SetupError.
     """
     if IN_PAGE:
         return dict(json.loads(await (await _page()).verify()))
@@ -85,7 +84,7 @@ async def verify() -> dict[str, int]:
 
 
 async def warnings() -> list[str]:
-    """In a page, what was not kept and why; natively such things are Python's own warnings."""
+    """In a page, what could not be cached and why; natively these are Python warnings."""
     return list((await _page()).warnings.to_py()) if IN_PAGE else []
 
 
@@ -96,7 +95,7 @@ async def _page() -> Any:
 
 
 async def _forget_loads(locations: Sequence[str]) -> None:
-    """What was removed (all without any) is not fetched ahead on the next visit."""
+    """Stop prefetching files that were removed; without locations, all of them."""
     from bascule.base.remembered import open_remembered
     from bascule.weights.recorded import forget_loads
 
@@ -159,7 +158,7 @@ def _native_ls() -> list[Kept]:
 
 
 def _pulled() -> dict[str, Path]:
-    """Pulled models by name or hub id."""
+    """Return pulled models by name or hub id."""
     from bascule.base.folders import models_folder
     from bascule.tasks.hub_repo import pulled_repos
     from bascule.tasks.registry import KNOWN
@@ -200,7 +199,7 @@ def _native_rm(locations: list[str], everything: bool) -> int:
 
 
 def is_below(url: str, location: str) -> bool:
-    """Whether a location names this URL, a folder above it, or its server."""
+    """Whether a location is this URL, a folder above it, or its server."""
     wanted = location.rstrip("/")
     if _SERVER.match(wanted) is None:
         return url == location  # an index that was saved
@@ -215,7 +214,7 @@ def _native_verify() -> dict[str, int]:
     journal = Journal()
     damaged: dict[str, int] = {}
     for each in journal.entries():
-        # chunk() itself drops what does not have its name's hash.
+        # chunk() deletes a chunk that does not match its name.
         bad = sum(journal.has_chunk(h) and journal.chunk(h) is None for h in each.entry.hashes)
         if bad:
             damaged[each.entry.url] = bad

@@ -1,7 +1,7 @@
-"""Errors a user of Bascule can meet.
+"""The errors that Bascule raises.
 
-Every error is a `BasculeError` with a stable `category`, its facts as fields, and a message that
-says what happened and what to try.
+Each is a `BasculeError` with a stable `category`, its facts as fields, and a message that says what
+happened and what to try.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 
 class BasculeError(Exception):
-    """Base of all errors that Bascule raises on purpose.
+    """Base class of Bascule's errors.
 
-    `category` is stable and meant for programs; `what` and `hint` are sentences meant for people.
+    `category` is stable and meant for programs; `what` and `hint` are sentences for people.
     """
 
     category = "bascule"
@@ -25,7 +25,7 @@ class BasculeError(Exception):
 
 
 class InputError(BasculeError):
-    """A value that the caller gave has the wrong type, shape or size."""
+    """An argument has the wrong type, shape or value."""
 
     category = "input"
 
@@ -37,7 +37,7 @@ class InputError(BasculeError):
 
 
 class ContextLengthError(BasculeError):
-    """A text does not fit the context of a model; counts are tokens."""
+    """A text does not fit a model's context; counts are tokens."""
 
     category = "context-length"
 
@@ -49,7 +49,7 @@ class ContextLengthError(BasculeError):
 
 
 class ModelNotFoundError(BasculeError):
-    """No model of that name, or no such folder or URL."""
+    """There is no model of that name, or no such folder or URL."""
 
     category = "model-not-found"
 
@@ -60,7 +60,7 @@ class ModelNotFoundError(BasculeError):
 
 
 class ModelFileError(BasculeError):
-    """A model file is damaged, hostile or not what its name says."""
+    """A model file is damaged, malicious or of another kind than its name says."""
 
     category = "model-file"
     _HINT = "Copy or fetch the model's files again, or save them anew."
@@ -71,14 +71,14 @@ class ModelFileError(BasculeError):
         super().__init__(f"{file}: {problem}.", hint=hint or self._HINT)
 
     def advise_pull(self, model: str) -> None:
-        """Say how a known model is fetched again, unless the error has advice of its own."""
+        """Add how to fetch a known model again, unless the error has a hint."""
         if self.hint == self._HINT:
             self.hint = f"Fetch the model again: `bascule pull --force {model}`."
             self.args = (f"{self.what} {self.hint}",)
 
 
 class UnsupportedModelError(BasculeError):
-    """The model is sound but of a kind that Bascule does not run yet."""
+    """The model is sound, but Bascule does not support its kind."""
 
     category = "unsupported-model"
 
@@ -89,7 +89,7 @@ class UnsupportedModelError(BasculeError):
 
 
 class SourceError(BasculeError):
-    """Bytes could not be read from a file or fetched from the network."""
+    """Reading a file or fetching it from the network failed."""
 
     category = "source"
 
@@ -105,7 +105,7 @@ class SourceError(BasculeError):
 
 
 class FileMissingError(SourceError):
-    """The folder or server answers, and has no such file."""
+    """The folder or server has no such file."""
 
     category = "file-missing"
 
@@ -114,7 +114,7 @@ class FileMissingError(SourceError):
 
 
 class FileChangedError(SourceError):
-    """The file on the server became another one while it was being read."""
+    """The file on the server changed while it was being read."""
 
     category = "changed"
 
@@ -124,13 +124,13 @@ class FileChangedError(SourceError):
 
 
 class HashMismatchError(ModelFileError):
-    """A file's bytes are not those that a manifest, the registry or the first load promised."""
+    """A file's bytes do not have the hash of the manifest, the registry or the first load."""
 
     category = "corrupt"
 
 
 class TierUnavailableError(BasculeError):
-    """The tier that was asked for does not work on this machine."""
+    """The requested tier does not work on this machine."""
 
     category = "tier-unavailable"
 
@@ -143,7 +143,7 @@ class TierUnavailableError(BasculeError):
 
 @dataclass(frozen=True, slots=True)
 class CapabilityMismatch:
-    """One lack, in words."""
+    """One missing capability, with a description."""
 
     capability: str
     required: str
@@ -152,7 +152,7 @@ class CapabilityMismatch:
 
     @property
     def what(self) -> str:
-        """The lack without the hint."""
+        """The description without the hint."""
         return f"{self.capability}: required {self.required}, found {self.found}"
 
     def __str__(self) -> str:
@@ -160,7 +160,7 @@ class CapabilityMismatch:
 
 
 class CapabilityMismatchError(BasculeError):
-    """A machine lacks what an operation needs; `mismatches` has each lack with its words."""
+    """The machine lacks what an operation needs; `mismatches` describes each missing capability."""
 
     category = "capability-mismatch"
 
@@ -173,7 +173,7 @@ class CapabilityMismatchError(BasculeError):
 
 
 class LimitError(BasculeError):
-    """Something cannot be made to fit a limit of the device; `limit` is what it holds at most."""
+    """Something exceeds a limit of the device and cannot be divided; `limit` is that limit."""
 
     category = "limit"
 
@@ -212,7 +212,7 @@ class BudgetError(LimitError):
 
 
 class BackendsFailedError(BasculeError):
-    """An operation failed on a backend and on each of its fallbacks; `errors` has one for each."""
+    """An operation failed on a backend and on every fallback; `errors` has one for each."""
 
     category = "backends-failed"
 
@@ -225,7 +225,7 @@ class BackendsFailedError(BasculeError):
 
 
 class NotFiniteError(BasculeError):
-    """A result holds what is no number (NaN) or infinity: it would be garbage, and is withheld."""
+    """A result contains NaN or infinity, and is withheld."""
 
     category = "not-finite"
 
@@ -257,7 +257,7 @@ class HostMemoryError(BasculeError, MemoryError):
 
 
 class GpuError(BasculeError):
-    """The GPU refused a command; `label` is the shader file it was for, where that is known."""
+    """The GPU rejected a command; `label` is the shader file, if it is known."""
 
     category = "gpu"
 
@@ -270,7 +270,7 @@ class GpuError(BasculeError):
 
 
 class GpuOutOfMemoryError(GpuError):
-    """The device is out of memory for `nbytes` bytes (None: unknown) that were `asked`."""
+    """The device has no memory for the `nbytes` bytes (None: unknown) that were `asked` for."""
 
     category = "gpu-memory"
 
@@ -288,9 +288,9 @@ class GpuOutOfMemoryError(GpuError):
 
 
 class ShaderError(GpuError):
-    """A shader did not compile; `line` and `column` count from 1 in the .wgsl source of that name.
+    """A shader did not compile; `line` and `column` count from 1 in that .wgsl file.
 
-    `column` is 0 where the compiler does not report it.
+    `column` is 0 if the compiler does not report it.
     """
 
     category = "shader"
@@ -310,10 +310,10 @@ class ShaderError(GpuError):
 
 
 class WrongResultError(GpuError):
-    """A device computes, and gives wrong numbers whatever is tried on it.
+    """A device computes wrong numbers, whatever is tried.
 
-    `where` is what it computed, `found` what was wrong; `f16_cache`: it read or wrote a
-    float16 KV cache, and may be right with a float32 one.
+    `where` is the computation, `found` its fault; `f16_cache`: it used a float16 KV cache, and may
+    be right with a float32 one.
     """
 
     category = "wrong-result"
@@ -327,7 +327,7 @@ class WrongResultError(GpuError):
 
 
 class DeviceLostError(GpuError):
-    """The device went away (driver reset, tab in the background, `destroy`)."""
+    """The device was lost (driver reset, tab in the background, `destroy`)."""
 
     category = "device-lost"
 
@@ -349,7 +349,7 @@ class DeviceLostError(GpuError):
 
 
 class WebNnError(BasculeError):
-    """WebNN refused a graph, or to run it."""
+    """WebNN rejected a graph, or failed to run it."""
 
     category = "webnn"
 
@@ -361,6 +361,6 @@ class WebNnError(BasculeError):
 
 
 class SetupError(BasculeError):
-    """Something Bascule needs around it is missing or in the way (package, port, folder)."""
+    """Something around Bascule is missing or in the way (package, port, folder)."""
 
     category = "setup"

@@ -1,4 +1,4 @@
-"""Checks of what callers give: what means the same is taken, the rest is an InputError."""
+"""Check arguments: equivalent types are accepted, anything else is an InputError."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bascule.errors import InputError
 
 
 def described(value: object) -> str:
-    """A value for an error's message: its beginning, and its type."""
+    """Describe a value for an error message: its beginning and its type."""
     try:
         shown = repr(value)
     except Exception:  # somebody's own __repr__
@@ -20,28 +20,28 @@ def described(value: object) -> str:
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """A sentence with the known name that is nearest; empty if none is near."""
+    """Return a sentence with the closest known name; empty if none is close."""
     names = {each.lower(): each for each in known}
     near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.6)
     return f"Did you mean {names[near[0]]!r}?" if near else ""
 
 
 def flag(where: str, value: object) -> bool:
-    """True or False; InputError that names `where` for anything else."""
+    """Return a bool; InputError naming `where` for anything else."""
     if not isinstance(value, bool):
         raise InputError(where, "True or False", described(value))
     return value
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value is an int or a float; True and False are neither."""
+    """Whether a value is an int or a float, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def whole_number(where: str, value: object, least: int, most: int | None = None) -> int:
-    """An int of any integer type, numpy's among them; InputError that names `where`.
+    """Return an int from any integer type, including numpy's; InputError naming `where`.
 
-    A fraction is refused even where it is whole, and so is a truth value.
+    Floats and bools are rejected, whatever their value.
     """
     result = _index_of(value)
     if result is not None and result >= least and (most is None or result <= most):
@@ -51,7 +51,7 @@ def whole_number(where: str, value: object, least: int, most: int | None = None)
 
 
 def token_ids(where: str, value: object, vocabulary: int) -> list[int]:
-    """Token ids out of any iterable of whole numbers, numpy's integer arrays among them."""
+    """Return token ids from any iterable of integers, including numpy arrays."""
     expected = f"token ids from 0 to {vocabulary - 1:,}"
     if isinstance(value, str | bytes | bytearray | memoryview | Mapping | Set):
         raise InputError(where, f"a list of {expected}", described(value))
@@ -69,8 +69,8 @@ def token_ids(where: str, value: object, vocabulary: int) -> list[int]:
 
 
 def strings(where: str, value: object) -> list[str]:
-    """Strings out of one, or of any ordered iterable of them: a numpy array, a pandas Series, a
-    generator. InputError names the first that is none.
+    """Return a list from one string or an ordered iterable of strings: a numpy array, a pandas
+    Series, a generator. InputError names the first item that is not a string.
     """
     result = listed(where, value, "a string, or a list of strings")
     for at, text in enumerate(result):
@@ -80,10 +80,10 @@ def strings(where: str, value: object) -> list[str]:
 
 
 def listed(where: str, value: object, expected: str) -> list[Any]:
-    """The members of an ordered iterable, or one string; InputError for anything else."""
+    """Return the items of an ordered iterable, or of one string; InputError for anything else."""
     if isinstance(value, str):
         return [value]
-    # Iterating a table gives its columns' names.
+    # Iterating a table yields its column names.
     unfit = isinstance(value, bytes | bytearray | memoryview | Mapping | Set)
     if unfit or hasattr(value, "columns"):
         raise InputError(where, expected, described(value))
@@ -94,7 +94,7 @@ def listed(where: str, value: object, expected: str) -> list[Any]:
 
 
 def one_of(where: str, value: object, known: Iterable[str]) -> str:
-    """A name out of a few; InputError that says which there are, and which is nearest."""
+    """Return one of the known names; InputError with all of them and the closest."""
     names = tuple(known)
     if isinstance(value, str) and value in names:
         return value
@@ -112,5 +112,5 @@ def _index_of(value: object) -> int | None:
 
 
 def _iterable(value: Any) -> Iterable[Any]:
-    # An array without dimensions is one value.
+    # A zero-dimensional array is one value.
     return [value.item()] if getattr(value, "ndim", None) == 0 else value

@@ -1,4 +1,4 @@
-"""numpy, imported on first use: starting, loading and running a model in a page do without it."""
+"""numpy, imported on first use: starting, loading and running a model in a page work without it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ else:
     NDArray = list  # subscripted in annotations and aliases only
 
     class _OnFirstUse:
-        """A module that is imported when one of its names is first looked up."""
+        """A module that is imported when one of its names is first used."""
 
         def __getattr__(self, name: str) -> Any:
             value = getattr(importlib.import_module("numpy"), name)
@@ -46,14 +46,14 @@ __all__ = [
     "numpy_ready",
 ]
 
-# numpy's names of a value's dtypes.
+# numpy's names of a value's dtype.
 NUMPY = {"f32": "float32", "u32": "uint32", "i32": "int32", "f16": "float16"}
 
 
 async def numpy_ready() -> bool:
-    """Whether numpy can be imported; a page fetches it first."""
+    """Whether numpy can be imported; in a page it has to be fetched first."""
     if sys.platform == "emscripten" and "numpy" not in sys.modules:
-        # First: a numpy that Pyodide is still installing, for one that was cancelled, is in pieces.
+        # Checked first: a numpy whose installation was cancelled or still runs is incomplete.
         from bascule.base.arrays_browser import fetch_numpy
 
         await fetch_numpy()
@@ -61,7 +61,7 @@ async def numpy_ready() -> bool:
 
 
 async def need_numpy(what: str, hint: str) -> None:
-    """SetupError, which says what needs it, where numpy cannot be had."""
+    """SetupError, naming what needs numpy, if it is not available."""
     if not await numpy_ready():
         raise SetupError(f"{what} needs numpy, and this Python has none.", hint=hint)
 
@@ -75,7 +75,7 @@ def _has_numpy() -> bool:
 
 
 def all_finite(numbers: memoryview[float]) -> bool:
-    """Whether no float of a flat memoryview is NaN or infinite; by numpy where it is loaded."""
+    """Whether all floats of a flat memoryview are finite; uses numpy if it is loaded."""
     if "numpy" in sys.modules:
         return bool(np.isfinite(np.asarray(numbers)).all())
     return all(map(isfinite, numbers))

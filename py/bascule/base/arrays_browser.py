@@ -1,4 +1,4 @@
-"""numpy in a page: Pyodide's own build, fetched when it is first needed."""
+"""numpy in a page: Pyodide's own build, fetched on first use."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pyodide.ffi import JsException
 
 
 async def fetch_numpy() -> None:
-    """Load Pyodide's numpy; without one, or offline, nothing happens."""
+    """Load Pyodide's numpy; does nothing if there is none, or offline."""
 
     def ignore(_: Any) -> None:
-        """Take a message that is not for the console."""
+        """Drop a message that does not belong in the console."""
 
     try:
         await pyodide_js.loadPackage("numpy", messageCallback=ignore, errorCallback=ignore)

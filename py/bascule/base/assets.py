@@ -1,6 +1,6 @@
-"""The files that ride along with the Python code: web/ and shaders/.
+"""The files that ship with the Python code: web/ and shaders/.
 
-In a wheel they lie inside the package; in a checkout beside py/.
+In a wheel they are inside the package, in a checkout beside py/.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ BRIDGE = "BASCULE_BRIDGE"
 
 
 def path(name: str) -> Path:
-    """Where an asset lies, for example `path("shaders/add.wgsl")`.
+    """Return the path of an asset, for example `path("shaders/add.wgsl")`.
 
-    `name` is chosen by Bascule's own code, never by a user; FileNotFoundError if it is absent.
+    `name` comes from Bascule's own code, never from a user; FileNotFoundError if it is missing.
     """
     if name.split("/")[0] not in FOLDERS or ".." in name.split("/"):
         raise ValueError(f"not an asset name: {name!r}")
     for root in (_CHECKOUT, _PACKAGE):
-        # A site-packages folder may hold somebody else's web/: only a checkout has py/ in it.
+        # A site-packages folder may contain somebody else's web/; only a checkout has py/ beside
+        # it.
         if root is _CHECKOUT and not (_CHECKOUT / "py" / "bascule").is_dir():
             continue
         result = root / name
@@ -34,5 +35,5 @@ def path(name: str) -> Path:
 
 @cache
 def text(name: str) -> str:
-    """An asset's text (UTF-8), read once a process."""
+    """Return an asset's text (UTF-8), read once per process."""
     return path(name).read_text(encoding="utf-8")

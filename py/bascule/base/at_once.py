@@ -1,4 +1,4 @@
-"""Running a coroutine to its end inside plain code, where nothing can wait."""
+"""Run a coroutine to completion in code that cannot wait."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Whether drivers have to do what they would else wait for within the call.
+# Whether drivers must finish within the call what they would otherwise wait for.
 IN_PLAIN_CODE: ContextVar[bool] = ContextVar("IN_PLAIN_CODE", default=False)
 
 
 class WouldWaitError(Exception):
-    """Work cannot end without waiting; the message says why. Callers make an error of their own."""
+    """The coroutine cannot finish without waiting; the message says why. Callers convert it."""
 
 
 def finish_now(work: Awaitable[T]) -> T:
-    """Run `work` without waiting once. WouldWaitError, and `work` is cancelled, where it has to."""
+    """Run `work` without waiting; if it has to wait it is cancelled, and WouldWaitError raised."""
 
     async def awaited() -> T:
         return await work

@@ -1,9 +1,9 @@
 """The page's JavaScript modules of web/bridge/, loaded from the package or from a URL of the site.
 
-Each module imports nothing, so a blob: URL serves, and `micropip.install` of the wheel is all that
-a page needs. A Content-Security-Policy must allow blob: in script-src, unless
-`bascule.configure(bridge=URL)` names a copy of web/ on the site. No string is evaluated, but in
-a module worker that imports no bridge/importer.js: nothing else reaches `import()` there.
+Modules import nothing, so each loads from a blob: URL, and a page needs only `micropip.install` of
+the wheel. A Content-Security-Policy must allow blob: in script-src, unless
+`bascule.configure(bridge=URL)` names a copy of web/ on the site. No string is evaluated, except in
+a module worker that does not import bridge/importer.js, where nothing else reaches `import()`.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ _CSP_HINT = (
     " hold a copy of the package's web/ folder: bascule.configure(bridge=URL)."
 )
 
-# What every load of a model imports, as early as it can. What reads its files is there already:
-# web/early.js has made it.
+# What every load of a model imports, as early as possible. The modules that read its files are not
+# listed: web/early.js has imported them.
 LOADING = ("bridge/text.js", "bridge/remembered.js", "vendor/tokenizers.js", "vendor/idb.js")
 _imports: dict[str, asyncio.Task[Any]] = {}
 
 
 async def bridge_module(name: str) -> Any:
-    """The module web/<name>, imported once a page (or worker). SetupError if it cannot be."""
+    """Import web/<name>, once per page or worker. SetupError if that fails."""
     return await asyncio.shield(_importing(name))  # who is cancelled does not end it for others
 
 
 async def bridge_modules(names: Iterable[str]) -> list[Any]:
-    """As `bridge_module`, of several at a time."""
+    """Import several modules at a time; see `bridge_module`."""
     return list(await asyncio.gather(*[bridge_module(name) for name in names]))
 
 
 def import_ahead(names: Iterable[str]) -> None:
-    """Begin to import what `bridge_module` will be asked for; it raises then what fails now."""
+    """Start importing modules that `bridge_module` will be asked for; errors are raised there."""
     for name in names:
         _importing(name)
 
@@ -65,16 +65,16 @@ async def _import(name: str) -> Any:
 
 
 def js_message(error: JsException) -> str:
-    """What a JavaScript error says, without its class name."""
+    """Return a JavaScript error's message without its class name."""
     return str(getattr(error, "message", "") or error)
 
 
 def absolute_url(url: str, base: str = "") -> str:
-    """A URL, resolved against `base` or else the page's own address. InputError if it is none."""
+    """Resolve a URL against `base` or the page's address. InputError if it is not a URL."""
     document = getattr(js.globalThis, "document", None)
-    # A worker that was started from a blob: has no address to resolve against, but an origin.
+    # A worker started from a blob: has no address to resolve against, but an origin.
     base = base or str(document.baseURI if document else js.location.origin + "/")
-    # Asked first: Pyodide 0.27.7 may raise a bare SystemError for what a constructor throws.
+    # Checked first: Pyodide 0.27.7 may raise a bare SystemError for what a constructor throws.
     if not js.URL.canParse(url, base):
         result = "one that is none" if "@" in url else repr(url[:200])  # it may hold a password
         hint = "Give an http or https URL, or a path on the page's own server."
@@ -84,7 +84,7 @@ def absolute_url(url: str, base: str = "") -> str:
 
 @contextmanager
 def _module_url(name: str) -> Generator[str]:
-    """The URL of web/<name>; one that was made for it is revoked in the end."""
+    """Yield the URL of web/<name>; a blob: URL is revoked afterwards."""
     if base := os.environ.get(BRIDGE):
         yield base + name
         return
@@ -97,7 +97,7 @@ def _module_url(name: str) -> Generator[str]:
 
 
 async def _importer() -> Any:
-    """JavaScript's `import()`, which is no function that Python could call by itself."""
+    """Return JavaScript's `import()`, which Python cannot call as a function."""
     if not hasattr(js.globalThis, "basculeImport"):
         with _module_url(IMPORTER) as url:
             if hasattr(js.globalThis, "document"):

@@ -1,4 +1,4 @@
-"""`with` and `async with` for what has a `close`."""
+"""`with` and `async with` for classes that have a `close`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Self
 
 
 class Closing:
-    """Calls `close` at the end of `with` and of `async with`."""
+    """Calls `close` at the end of `with` and `async with`."""
 
     def close(self) -> None:
         """Free what it holds."""

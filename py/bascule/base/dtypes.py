@@ -1,7 +1,7 @@
-"""The types of tensors and the block formats a weight may be stored in, without numpy.
+"""The dtypes of tensors and the block formats of weights, without numpy.
 
-A quantized tensor is a row of equal blocks, each with its own scale; `program/blocks.py` holds the
-layouts.
+A quantized tensor is a sequence of equal blocks, each with its own scale; `program/blocks.py` has
+their layouts.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Literal
 
-# What a program computes with, and what its weights and its KV cache may be stored as.
+# The dtypes that programs compute with, and those of stored weights and KV caches.
 DType = Literal["f32", "u32", "i32", "f16", "bf16", "q4_0", "q4_1", "q8_0", "q4_k", "q5_k", "q6_k"]
 
 
 class BlockType(IntEnum):
-    """A tensor type that Bascule reads; the value is the number that stands in a GGUF file."""
+    """A tensor type that Bascule reads; the value is its number in GGUF files."""
 
     F32 = 0
     F16 = 1
@@ -33,7 +33,7 @@ class BlockType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The smallest piece of a tensor that can be read by itself."""
+    """The smallest part of a tensor that can be read separately."""
 
     n_elements: int
     nbytes: int
@@ -53,7 +53,7 @@ BLOCKS: Mapping[BlockType, Block] = MappingProxyType(
     }
 )
 
-# Types that ggml has or once had and Bascule does not read, so that a refusal can name them.
+# Types of ggml, past and present, that Bascule does not read; for error messages.
 UNREAD_TYPES: Mapping[int, str] = MappingProxyType(
     {
         4: "Q4_2", 5: "Q4_3", 6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K",
@@ -66,18 +66,18 @@ UNREAD_TYPES: Mapping[int, str] = MappingProxyType(
 
 
 def block_of(dtype: DType) -> Block:
-    """The smallest piece of a tensor of that type."""
+    """Return the block of a tensor type."""
     return Block(1, 4) if dtype in ("u32", "i32") else BLOCKS[BlockType[dtype.upper()]]
 
 
 def nbytes_of(dtype: DType, n_elements: int) -> int:
-    """Bytes of so many elements, filled up to the 4 bytes that a buffer's size is counted in."""
+    """Return the bytes of that many elements, padded to the 4 bytes in which buffers are sized."""
     block = block_of(dtype)
     return (n_elements // block.n_elements * block.nbytes + 3) & ~3
 
 
 def dtype_of(type: BlockType) -> DType:
-    """A file's tensor type as programs name it."""
+    """Return the program dtype of a file's tensor type."""
     return _DTYPES[type]
 
 
@@ -97,7 +97,7 @@ _DTYPES: Mapping[BlockType, DType] = MappingProxyType(
 
 
 def rounded_to(dtype: DType, value: float) -> float:
-    """Return the nearest number that `dtype` has, if it is f16 or bf16, else the value itself."""
+    """Round to the nearest value of `dtype` if it is f16 or bf16; otherwise return the value."""
     if dtype == "f16":
         return struct.unpack("<e", struct.pack("<e", value))[0]
     if dtype == "bf16":

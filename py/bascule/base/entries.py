@@ -1,4 +1,4 @@
-"""The interface of a store of what was learned, and a store in memory alone."""
+"""The interface of a store of learned facts, and one in memory."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ LIMITS = JsonLimits(16 << 20, 1 << 18)
 
 
 class RememberedWarning(RuntimeWarning):
-    """What was learned will not be there next time."""
+    """Learned facts could not be stored, and will be missing next time."""
 
 
 class Remembered(Protocol):
-    """None of these raises or waits for long."""
+    """A key-value store whose methods neither raise nor wait for long."""
 
     async def get(self, key: str) -> Entry | None:
-        """The object of that key; None if there is none, or none that is sound."""
+        """Return the object of that key; None if it is missing or invalid."""
         ...
 
     async def put(self, key: str, entry: Entry) -> None:
-        """Keep an object, in place of an older one."""
+        """Store an object, replacing an older one."""
         ...
 
     async def forget(self, key: str) -> None:
-        """Drop that key's object, if there is one."""
+        """Remove that key's object, if there is one."""
         ...
 
     async def clear(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         ...
 
 
 class MemoryRemembered:
-    """A `Remembered` that keeps nothing past this process."""
+    """A `Remembered` that lasts as long as the process."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What lies in a model file's place, where it is not the file: a Git LFS pointer, a web page."""
+"""Recognize files that stand in for a model file: a Git LFS pointer, a web page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SNIFFED_NBYTES = 256
 
 
 def check_kind(head: bytes, file: str) -> None:
-    """ModelFileError if a file begins as a Git LFS pointer or an HTML page does."""
+    """ModelFileError if a file starts like a Git LFS pointer or an HTML page."""
     text = head[:SNIFFED_NBYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(b"version https://git-lfs.github.com/spec/"):
         raise ModelFileError(

@@ -1,4 +1,4 @@
-"""Where Bascule stores files on a native machine, and how it opens and replaces them."""
+"""Bascule's folders on a native machine, and safe opening and replacing of files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 def cache_folder() -> Path:
-    """BASCULE_CACHE, else the user's cache folder for bascule. Not made by this call."""
+    """Return BASCULE_CACHE, else the user's cache folder for bascule; it is not created."""
     result = _folder_of("BASCULE_CACHE")
     if result:
         return result
@@ -34,22 +34,22 @@ def cache_folder() -> Path:
 
 
 def models_folder() -> Path:
-    """A folder a model."""
+    """Return the folder of pulled models, a folder each."""
     return cache_folder() / "models"
 
 
 def remembered_folder() -> Path:
-    """BASCULE_REMEMBERED, else a folder of the cache folder: what was learned of this machine."""
+    """Return BASCULE_REMEMBERED, else a subfolder of the cache, for facts about this machine."""
     return _folder_of("BASCULE_REMEMBERED") or cache_folder() / "remembered"
 
 
 def weights_folder() -> Path:
-    """BASCULE_WEIGHTS, else a folder of the cache folder: what was fetched from servers."""
+    """Return BASCULE_WEIGHTS, else a subfolder of the cache: files fetched from servers."""
     return _folder_of("BASCULE_WEIGHTS") or cache_folder() / "weights"
 
 
 def _folder_of(variable: str) -> Path | None:
-    """The folder that an environment variable names; SetupError for ~NAME of no such user."""
+    """Return the folder that an environment variable names; SetupError for an unknown ~USER."""
     value = os.environ.get(variable)
     if not value:
         return None
@@ -63,7 +63,7 @@ def _folder_of(variable: str) -> Path | None:
 
 
 def local_path(location: str) -> Path:
-    """The path that a user gave, ~ expanded; InputError for one that no file can have."""
+    """Return a user's path with ~ expanded; InputError for one that no file can have."""
     try:
         path = Path(location).expanduser()
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
@@ -76,7 +76,7 @@ def local_path(location: str) -> Path:
 
 
 def unusable(error: OSError) -> SetupError:
-    """The error for a folder of Bascule's own that may not be read or written."""
+    """Return the error for a folder of Bascule's that cannot be read or written."""
     return SetupError(
         f"{error.filename or 'The cache folder'} cannot be used ({error.strerror or error}).",
         hint="Is it yours? BASCULE_CACHE names another cache folder.",
@@ -84,14 +84,14 @@ def unusable(error: OSError) -> SetupError:
 
 
 def file_nbytes(path: Path) -> int:
-    """Size of a regular file; OSError for anything else (folder, named pipe, device, socket)."""
+    """Return a regular file's size; OSError for anything else (folder, pipe, device, socket)."""
     result = path.stat()
     _check_regular(result.st_mode, path)
     return result.st_size
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file for reading; OSError for anything else, without waiting."""
+    """Open a regular file for reading without blocking; OSError for anything else."""
     file_nbytes(path)  # opening a device may already act on it
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.fdopen(os.open(path, flags), "rb")
@@ -110,9 +110,9 @@ def _check_regular(mode: int, path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Replace a file atomically, through a new file of a random name beside it. OSError.
+    """Replace a file atomically, through a new file with a random name beside it. OSError.
 
-    A link at `path` is replaced, never followed. `mode` is subject to the umask.
+    A symbolic link at `path` is replaced, not followed. `mode` is subject to the umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}{PART}"
@@ -141,7 +141,7 @@ def is_abandoned(part: Path) -> bool:
 
 
 def lock_file(handle: IO[bytes], *, exclusive: bool) -> None:
-    """Lock an open file until it is closed; OSError if others hold it. Nothing without POSIX."""
+    """Lock an open file until it is closed; OSError if it is locked. Does nothing without POSIX."""
     try:
         import fcntl
     except ImportError:

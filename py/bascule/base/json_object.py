@@ -1,7 +1,7 @@
-"""JSON from files that are not trusted: measured before it is parsed, since objects take memory.
+"""Parse JSON from untrusted files: its items are counted first, since objects take memory.
 
-An item is a string, a number, a literal or a container; each takes Python up to about 100 bytes,
-however few it takes in the file. The text is scanned for its items first.
+An item is a string, a number, a literal or a container; each takes up to about 100 bytes in Python,
+however few it takes in the file.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from bascule.errors import ModelFileError
 
 @dataclass(frozen=True, slots=True)
 class JsonLimits:
-    """The most that a kind of file may hold; `depth` counts nested containers."""
+    """The limits of a kind of file; `depth` counts nested containers."""
 
     nbytes: int
     items: int
     depth: int = 64
 
 
-# config.json and its like. The largest have a label for each of 21,000 classes, twice.
+# config.json and similar files. The largest have a label for each of 21,000 classes, twice.
 SMALL = JsonLimits(4 << 20, 1 << 18)
-# safetensors headers and indexes of shards: 12 items a tensor, 65,000 tensors.
+# safetensors headers and shard indexes: 12 items per tensor, 65,000 tensors.
 TENSOR_TABLE = JsonLimits(16 << 20, 1 << 20)
 # 262,144 tokens with 515,000 merges as pairs are 32 MB and 2.07 million items.
 TOKENIZER = JsonLimits(32 << 20, 1 << 21)
-# A hash of 64 digits for each chunk.
+# A hash of 64 digits per chunk.
 MANIFEST = JsonLimits(16 << 20, 1 << 18)
 
-# To the end where nothing closes it, and never tried twice: linear whatever the text.
+# Runs to the end if nothing closes it, and never backtracks: linear for any text.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
-# float() of such an integer is an OverflowError; tokenizer configs have integers of 31 digits.
+# float() of a longer integer is an OverflowError; tokenizer configs have integers of 31 digits.
 _MOST_DIGITS = 300
 _DIGITS = re.compile(rb"[0-9]{%d}" % (_MOST_DIGITS + 1))
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -49,14 +49,14 @@ _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
 
 class JsonFault(ValueError):
-    """A text that is not JSON, or too much of it; its words say which."""
+    """The text is not JSON, or exceeds a limit; the message says which."""
 
 
 def parse_json(data: bytes, limits: JsonLimits = SMALL, *, strict: bool = False) -> Any:
     """Parse UTF-8 text within limits; JsonFault for anything else.
 
-    No string has a lone surrogate and no integer more than 300 digits. `strict` also refuses NaN,
-    infinities and a name that stands twice in an object.
+    No string has a lone surrogate and no integer more than 300 digits. `strict` also rejects NaN,
+    infinities and duplicate names in an object.
     """
     _check_size(data, limits)
     _check_surrogates(data)
@@ -69,7 +69,7 @@ def parse_json(data: bytes, limits: JsonLimits = SMALL, *, strict: bool = False)
 
 
 def read_json(data: bytes, file: str, limits: JsonLimits = SMALL) -> Any:
-    """Parse a model's file; ModelFileError, which names the file, for what `parse_json` refuses."""
+    """Parse a model's file; ModelFileError, naming the file, for what `parse_json` rejects."""
     try:
         return parse_json(data, limits)
     except JsonFault as fault:
@@ -78,7 +78,7 @@ def read_json(data: bytes, file: str, limits: JsonLimits = SMALL) -> Any:
 
 
 def json_object(data: bytes, file: str, limits: JsonLimits = SMALL) -> dict[str, Any]:
-    """Parse a model's file that holds one object; errors as `read_json`."""
+    """Parse a model's file that contains one object; errors as `read_json`."""
     result = read_json(data, file, limits)
     if not isinstance(result, dict):
         raise ModelFileError(file, "it is not a JSON object")
@@ -102,11 +102,11 @@ _STRICT: dict[str, Any] = {"object_pairs_hook": _unique, "parse_constant": _no_c
 def _check_size(data: bytes, limits: JsonLimits) -> None:
     if len(data) > limits.nbytes:
         raise JsonFault(f"it has {len(data):,} bytes, and at most {limits.nbytes:,} are read")
-    # Few brackets and commas even with those in strings: nothing to take out.
+    # Few brackets and commas, even counting those in strings: no need to remove the strings.
     opened = data.count(b"[") + data.count(b"{")
     if opened <= limits.depth and _n_items(data) <= limits.items and not _DIGITS.search(data):
         return
-    # A string takes an item, and may hold quotes that are escaped.
+    # A string is one item, and may contain escaped quotes.
     if data.count(b'"') > 4 * limits.items:
         raise JsonFault(f"it holds more than {limits.items:,} items")
     bare = _STRING.sub(b"", data)
@@ -120,11 +120,11 @@ def _check_size(data: bytes, limits: JsonLimits) -> None:
 
 
 def _n_items(bare: bytes) -> int:
-    """Items of a text without its strings: each is the first in its container or after a mark."""
+    """Count the items of a text without its strings: each opens a container or follows a mark."""
     return 1 + sum(map(bare.count, (b",", b":", b"[", b"{")))
 
 
 def _check_surrogates(data: bytes) -> None:
-    """JSON can name half a character, which no UTF-8 can hold."""
+    """Reject escaped lone surrogates, which UTF-8 cannot encode."""
     if _SURROGATE.search(data) and not _NO_LONE_SURROGATE.fullmatch(data):
         raise JsonFault("it holds half a character")

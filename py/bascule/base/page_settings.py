@@ -1,4 +1,4 @@
-"""Where a page's files lie, kept in the environment so that a worker can be started with it."""
+"""Where a page's files are, kept in the environment so that it passes to workers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ IN_PAGE = sys.platform == "emscripten"
 
 
 def configure(*, bridge: str | None = None, models: str | None = None) -> None:
-    """Set where a page's files lie; what is left out stays as it is.
+    """Set where a page's files are; arguments that are left out stay unchanged.
 
-    `bridge` is the URL of a copy of the package's web/ folder (bridge/ and vendor/ inside): the
-    JavaScript comes from there, and script-src needs no `blob:`; "" takes it from the package
-    again. `models` is the URL below which known models lie, a folder a name; by default the
-    origin's /models/. Call it before the first load. SetupError outside a page; InputError for
-    what is no URL.
+    `bridge` is the URL of a copy of the package's web/ folder (with bridge/ and vendor/): the
+    JavaScript is loaded from there, and script-src needs no `blob:`; "" loads it from the package
+    again. `models` is the URL below which known models are found, a folder each; by default the
+    origin's /models/. Call it before the first load. SetupError outside a page; InputError for an
+    invalid URL.
     """
     if not IN_PAGE:
         raise SetupError(

@@ -1,8 +1,8 @@
-"""What was learned about this machine, kept between runs: small JSON objects by key.
+"""Facts learned about this machine, kept between runs: small JSON objects by key.
 
-Natively files in a folder, in a page IndexedDB. It is a memory, no database: whatever is wrong with
-the place (missing, full, blocked, damaged) costs speed only. One warning says so, and what is
-put stays in this process's memory instead.
+Natively they are files in a folder, in a page records in IndexedDB. Losing them costs only speed:
+if the storage is missing, full, blocked or damaged, one warning says so, and entries stay in this
+process's memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOST_ENTRIES = 100
 
 
 async def open_remembered() -> Remembered:
-    """This machine's memory, or in a page this origin's."""
+    """Return this machine's store, or in a page this origin's."""
     if sys.platform == "emscripten":
         from bascule.base.remembered_browser import open_in_page
 
@@ -33,9 +33,9 @@ async def open_remembered() -> Remembered:
 
 
 class FolderRemembered:
-    """A `Remembered` with a file an entry, written beside its place and renamed into it.
+    """A `Remembered` with one file per entry, replaced atomically.
 
-    The oldest go first.
+    The oldest entries are removed first.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +80,7 @@ class FolderRemembered:
             self._drop(path)
 
     def _path(self, key: str) -> Path:
-        # Hashed: keys hold whatever a driver says of itself.
+        # Hashed: keys contain whatever a driver reports about itself.
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
 
     def _files(self) -> list[Path]:
@@ -110,8 +110,8 @@ class FolderRemembered:
 
 
 def _bytes_of(path: Path) -> bytes:
-    """The bytes of a regular file; nothing of one too large to be ours."""
-    # Not blocking: the name may be that of a pipe.
+    """Return the bytes of a regular file; empty if it is too large to be ours."""
+    # Non-blocking: the name may be that of a pipe.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())

@@ -1,4 +1,4 @@
-"""What was learned, kept in the page's IndexedDB by idb through web/bridge/remembered.js."""
+"""Learned facts in the page's IndexedDB, stored by idb through web/bridge/remembered.js."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bascule.errors import SetupError
 
 
 async def open_in_page() -> Remembered:
-    """The origin's memory; the bridge itself warns once, in the console, of what is wrong."""
+    """Return the origin's store; the bridge warns once, in the console, if it does not work."""
     try:
         bridge, library = await bridge_modules(("bridge/remembered.js", "vendor/idb.js"))
         return PageRemembered(await bridge.openRemembered(library))
@@ -26,7 +26,7 @@ async def open_in_page() -> Remembered:
 
 
 class PageRemembered:
-    """See `Remembered`. Entries cross as JSON."""
+    """See `Remembered`. Entries cross the bridge as JSON."""
 
     def __init__(self, bridge: Any) -> None:
         self._bridge = bridge
@@ -38,7 +38,7 @@ class PageRemembered:
         try:
             return parse_json(text.encode("utf-8", "surrogatepass"), LIMITS)
         except JsonFault as fault:
-            # The bridge has seen that it is an object; it warns once a worker.
+            # The bridge has checked that it is an object; it warns once per worker.
             self._bridge.warn(f"an entry was damaged and is dropped ({fault})")
             return None
 

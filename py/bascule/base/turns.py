@@ -1,4 +1,4 @@
-"""Locks that hold over event loops and threads; asyncio's serve one loop only."""
+"""Locks that work across event loops and threads; asyncio's serve one loop only."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from contextvars import ContextVar
 
 from bascule.errors import SetupError
 
-# Threads whose loops stand still in `bascule.sync` until this work is done.
+# Threads whose event loops are blocked in `bascule.sync` until this work is done.
 STOPPED_THREADS: ContextVar[frozenset[int]] = ContextVar("STOPPED_THREADS", default=frozenset())
 
-# How often a waiter looks whether the loop of a holder was closed without giving its turn back.
-# A page has one loop, which does not close.
+# How often a waiter checks whether the holder's loop was closed without releasing. A page has one
+# loop, which does not close.
 _LOOK_S = None if sys.platform == "emscripten" else 1.0
 
 
 class _Turn:
-    """One holder, or one waiter."""
+    """A holder or a waiter."""
 
     __slots__ = ("event", "held", "loop", "thread")
 
@@ -32,7 +32,7 @@ class _Turn:
         self.held = False
 
     def wake(self) -> bool:
-        """Let it go on; False if its loop is closed."""
+        """Wake the waiter; False if its loop is closed."""
         if self.event is None or self.loop is None:
             return True
         if self.thread == threading.get_ident():
@@ -46,13 +46,14 @@ class _Turn:
 
     @property
     def is_dead(self) -> bool:
-        """Whether nothing can give it back any more."""
+        """Whether its loop is closed, so that it can never release."""
         return self.loop is not None and self.loop.is_closed()
 
 
 class CrossLoopLock:
-    """An asyncio.Lock that tasks of any event loop, in any thread, can wait for, first come first
-    served. A holder whose loop is closed has lost it.
+    """A fair asyncio.Lock for tasks of any event loop in any thread.
+
+    A holder whose loop is closed has lost it.
     """
 
     def __init__(self) -> None:
@@ -62,14 +63,14 @@ class CrossLoopLock:
         self._later: list[Callable[[], None]] = []
 
     def locked(self) -> bool:
-        """Whether anybody holds it."""
+        """Whether the lock is held."""
         return bool(self._holders)
 
     @asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:
-        """Hold it in `async with`.
+        """Hold the lock in `async with`.
 
-        SetupError where its holder's loop stands still in a `bascule.sync` that waits for this.
+        SetupError if its holder's loop is blocked in a `bascule.sync` that waits for this.
         """
         mine = await self._acquire()
         try:
@@ -78,7 +79,7 @@ class CrossLoopLock:
             self._release(mine)
 
     def when_free(self, work: Callable[[], None]) -> None:
-        """Run `work` now, or where another thread holds the lock, there once it is given back."""
+        """Run `work` now, or if another thread holds the lock, in that thread on release."""
         mine = _Turn(None)
         with self._guard:
             self._drop_dead()
@@ -115,7 +116,7 @@ class CrossLoopLock:
         return mine
 
     def _release(self, mine: _Turn) -> None:
-        """Give a turn back, or stop waiting for one; nothing happens to one that was lost."""
+        """Release a turn, or stop waiting for one; does nothing if it was lost."""
         with self._guard:
             if mine in self._waiting:
                 self._waiting.remove(mine)
@@ -135,7 +136,7 @@ class CrossLoopLock:
             self._release(mine)
 
     def _grant(self) -> None:
-        """Let in whoever may hold it now."""
+        """Grant the lock to the next waiters."""
         while self._waiting and self._admits(self._waiting[0]):
             first = self._waiting.popleft()
             first.held = True
@@ -144,7 +145,7 @@ class CrossLoopLock:
                 self._holders.remove(first)
 
     def _admits(self, turn: _Turn) -> bool:
-        """Whether that one may hold it beside the present holders."""
+        """Whether that turn may be granted beside the current holders."""
         del turn
         return not self._holders
 
@@ -162,8 +163,10 @@ class CrossLoopLock:
 
 
 class DeviceTurns(CrossLoopLock):
-    """Lets one event loop at a time work on a device. Tasks of that loop hold it together, until
-    another loop waits; so nobody may ask for it who holds it already.
+    """Lets one event loop at a time use a device.
+
+    Tasks of that loop hold it together, until another loop waits; so a holder must not ask for it
+    again.
     """
 
     def _admits(self, turn: _Turn) -> bool:

@@ -1,4 +1,4 @@
-"""The one bridge from plain code to the asynchronous interface, and waiting for many at once."""
+"""The bridge from synchronous code to the asynchronous API, and waiting for several tasks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 
 def sync(work: Awaitable[T]) -> T:
-    """Wait for `work` in code that cannot await: a script, a plain test, a thread of a server.
+    """Wait for `work` in code that cannot await: a script, a plain test, a server's thread.
 
-    Natively it runs on an event loop in a thread of Bascule's, so that any number of threads may
-    call it, also those whose own event loop runs (it stands still meanwhile). Ctrl+C cancels
-    `work`. In a page it needs the browser's JavaScript Promise Integration (JSPI). SetupError where
-    the browser has none, where `work` belongs to another event loop, and inside work that sync()
-    itself runs: await there. InputError for what cannot be awaited.
+    Natively it runs on an event loop in a thread of Bascule's, so any number of threads may call
+    it, also one whose own event loop is running (that loop is blocked meanwhile). Ctrl+C cancels
+    `work`. In a page it needs JavaScript Promise Integration (JSPI). SetupError if the browser has
+    none, if `work` belongs to another event loop, and inside work that sync() itself runs: await
+    there. InputError for what cannot be awaited.
     """
     if not inspect.isawaitable(work):
         expected = "something to await, as in sync(model.embed(texts))"
@@ -45,12 +45,12 @@ def sync(work: Awaitable[T]) -> T:
 
 
 def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T] | T:
-    """Begin at once where an event loop runs, and give the task; elsewhere work to the end."""
+    """Start a task if an event loop is running; otherwise run it and return the result."""
     return sync(work) if _running_loop() is None else asyncio.ensure_future(work)
 
 
 def cancel_from_anywhere(task: asyncio.Task[Any]) -> None:
-    """Cancel a task, also one of another thread's event loop."""
+    """Cancel a task, possibly of another thread's event loop."""
     loop = task.get_loop()
     if task.done() or loop.is_closed():
         return
@@ -80,7 +80,7 @@ def _sync_in_page(work: Awaitable[T]) -> T:
 
 
 def _close_unawaited(work: object) -> None:
-    """Spare the user a second complaint, of a coroutine that was never awaited."""
+    """Close a coroutine, to avoid a second warning that it was never awaited."""
     if asyncio.iscoroutine(work):
         work.close()
 
@@ -97,7 +97,7 @@ class _LoopThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         while True:
-            # asyncio lets these two through to whoever runs the loop, and they end the task.
+            # asyncio passes these two on to whoever runs the loop, and they end the task.
             with suppress(KeyboardInterrupt, SystemExit):
                 self.loop.run_forever()
 
@@ -107,7 +107,7 @@ _started: list[_LoopThread] = []
 
 
 def _loop_thread() -> _LoopThread:
-    """The one of this process; a forked one has none of its parent's threads."""
+    """Return this process's loop thread; a forked process does not inherit its parent's."""
     with _starting:
         if not _started or _started[0].pid != os.getpid():
             _started[:] = [_LoopThread()]
@@ -115,7 +115,7 @@ def _loop_thread() -> _LoopThread:
 
 
 def _result_of(loop: _LoopThread, work: Awaitable[T]) -> T:
-    """What `work` gives or raises on that loop; what interrupts the waiting cancels it."""
+    """Return the result of `work` on that loop; an exception while waiting cancels it."""
     ended: Future[asyncio.Task[T]] = Future()
     begun: list[asyncio.Task[T]] = []
 
@@ -144,20 +144,20 @@ async def _waited(work: Awaitable[T]) -> T:
 def shared_task(
     tasks: dict[str, asyncio.Task[T]], key: str, work: Callable[[], Coroutine[Any, Any, T]]
 ) -> asyncio.Task[T]:
-    """The task under that key, which several may await; begun anew where the one before failed.
+    """Return the task of that key, which several callers may await; a failed one is started again.
 
-    Await it in `asyncio.shield`: a caller that is cancelled does not end it for the others.
+    Await it in `asyncio.shield`, so that a cancelled caller does not cancel it for the others.
     """
     task = tasks.get(key)
     if task is None or (task.done() and (task.cancelled() or task.exception())):
         task = tasks[key] = asyncio.ensure_future(work())
-        # Retrieves the error of one that nobody awaits.
+        # Retrieves the error if nobody awaits the task.
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     return task
 
 
 async def all_or_first_error(jobs: Sequence[Any]) -> None:
-    """Await all; on the first failure cancel the others and raise that error itself."""
+    """Await all; on the first failure cancel the others and raise that error."""
     try:
         async with asyncio.TaskGroup() as group:
             for job in jobs:

@@ -1,4 +1,4 @@
-"""Waiting inside plain code in a page, by JSPI."""
+"""Waiting in synchronous code in a page, through JSPI."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _proven: list[bool] = []
 
 
 def can_run_sync() -> bool:
-    """Whether `run_sync` works here and now.
+    """Whether `run_sync` works in this page.
 
-    A Python that was started from a memory snapshot may say so and raise, so the first call tries.
+    Pyodide started from a memory snapshot may report that it does and then raise, so the first call
+    tries it.
     """
     if not ffi.can_run_sync():
         return False

@@ -1,4 +1,4 @@
-"""The tier that a model runs on: the one asked for, or for "auto" the fastest that can hold it."""
+"""Choose the tier for a model: the requested one, or for "auto" the fastest that can hold it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from bascule.machine.host import identity_of
 from bascule.program.program import Program
 from bascule.program.stages import part_nbytes
 
-# Multiply-adds of a pass where nothing is known of the model: a small sentence encoder's.
+# Multiply-adds of a pass of an unknown model: those of a small sentence encoder.
 _TYPICAL_WORK = 2e8
 
 
 @dataclass(frozen=True, slots=True)
 class ModelNeed:
-    """What a model asks of a tier: a pass of so much work, so much memory.
+    """What a model needs of a tier: the work of a pass, and memory.
 
-    `work` is that of its least pass, in `calls` products, and `large_work` that of a batch, 0 where
-    that does not count. How large one tensor is does not matter: one that no buffer holds is cut
-    into parts. `unable` says of tiers that cannot run it at all why that is.
+    `work` is that of its smallest pass, in `calls` products, and `large_work` that of a batch, 0 if
+    that does not matter. The largest tensor does not matter: one that exceeds a buffer is split.
+    `unable` has the reason of each tier that cannot run the model at all.
     """
 
     name: str = "a model"
@@ -47,12 +47,12 @@ class ModelNeed:
     weights_nbytes: int = 0
 
     def refusal(self, facts: TierFacts) -> str:
-        """Why a tier cannot run it; empty if it can."""
+        """Return why a tier cannot run it; empty if it can."""
         unable = facts.refused or self.unable.get(facts.tier, "")
         return unable or memory_refusal(facts, 0, self.total_nbytes)
 
     def check(self, tier: str) -> None:
-        """TierUnavailableError for a tier that cannot run it, wherever it opens."""
+        """TierUnavailableError for a tier that cannot run it on any machine."""
         if unable := self.unable.get(tier):
             raise TierUnavailableError(tier, f"it cannot run {self.name}: {unable}")
 
@@ -60,15 +60,14 @@ class ModelNeed:
 async def open_tier(
     wanted: str | Sequence[str], need: ModelNeed | None = None, *, remember: bool = True
 ) -> OpenedTier:
-    """Open `wanted`, of several the first that works, or for "auto" the tier that should run what
-    is needed fastest.
+    """Open `wanted`, the first of several that works, or for "auto" the tier that is expected to be
+    fastest.
 
-    For "auto" every tier is opened and measured where this machine is new (about a second), and
-    natively from then on only the chosen one (see `bascule.choosing.survey`); the environment's
-    switches rule (see `bascule.choosing.switches`).
-    `remember` stores what is learned of the device (its speed, kernels that are fast, or fail)
-    for later runs. InputError for an unknown name, TierUnavailableError for a known one that does
-    not work here, and where none is left for "auto".
+    For "auto" every tier is opened and measured on a new machine (about a second); after that
+    natively only the chosen one is opened (see `bascule.choosing.survey`). The environment's
+    switches apply (see `bascule.choosing.switches`). `remember` stores what is learned about the
+    device (its speed, fast and failed kernels) for later runs. InputError for an unknown name,
+    TierUnavailableError for a tier that does not work here, or if none is left for "auto".
     """
     if not isinstance(wanted, str):
         return await _open_first(wanted, need, remember)
@@ -84,9 +83,9 @@ async def open_tier(
 
 
 async def open_best(switches: Switches, need: ModelNeed, *, remember: bool = True) -> OpenedTier:
-    """Open the tier that should run what is needed fastest; TierUnavailableError if none will do.
+    """Open the tier that is expected to be fastest; TierUnavailableError if none is suitable.
 
-    One that is remembered and no longer opens is refused, and the next one tried.
+    A remembered tier that no longer opens is rejected, and the next one tried.
     """
     result = await survey(switches, remember=remember, hold=True)
     try:
@@ -103,8 +102,9 @@ async def open_best(switches: Switches, need: ModelNeed, *, remember: bool = Tru
 async def open_chosen(
     surveyed: Survey, need: ModelNeed, *, remember: bool = True
 ) -> tuple[OpenedTier, Survey]:
-    """The tier of a survey that should run what is needed fastest, opened if it is not open; and
-    the survey as it is then, its backends still open. TierUnavailableError if none will do.
+    """Open the fastest suitable tier of a survey; return it with the updated survey.
+
+    The survey's backends stay open. TierUnavailableError if no tier is suitable.
     """
     while True:
         decision, tier, reason = _decided(surveyed, need)
@@ -120,7 +120,7 @@ async def open_chosen(
 async def _open_remembered(
     surveyed: Survey, tier: Tier, remember: bool
 ) -> tuple[Backend | None, str]:
-    """Open a tier by what is remembered of it, and forget that where it is true no more."""
+    """Open a remembered tier; if that fails, forget what was remembered."""
     facts = next(each for each in surveyed.tiers if each.tier == tier)
     backend, refused = None, ""
     try:
@@ -135,7 +135,7 @@ async def _open_remembered(
 
 
 def _without(surveyed: Survey, tier: Tier, refused: str) -> Survey:
-    """The survey with that tier refused; those that it was better than are to be tried."""
+    """Return the survey with that tier rejected, and tiers that were skipped for it to be tried."""
 
     def changed(each: TierFacts) -> TierFacts:
         if each.tier == tier:
@@ -165,7 +165,7 @@ async def _open_first(wanted: Sequence[str], need: ModelNeed | None, remember: b
 
 
 def _decided(surveyed: Survey, need: ModelNeed) -> tuple[Decision, Tier, str]:
-    """The decision, and its reason in words; TierUnavailableError if no tier will do."""
+    """Return the decision and its reason in words; TierUnavailableError if no tier is suitable."""
     decision = decision_for(surveyed.tiers, need)
     refused = [str(c) for c in decision.considered if c.refused]
     if decision.chosen is None:
@@ -178,13 +178,14 @@ def _decided(surveyed: Survey, need: ModelNeed) -> tuple[Decision, Tier, str]:
 
 
 def decision_for(tiers: Sequence[TierFacts], need: ModelNeed) -> Decision:
-    """Which of these tiers should run a model."""
+    """Decide which of these tiers should run a model."""
     return decide(f"a pass of {need.name}", tiers, partial(_consider, need))
 
 
 def need_of(name: str, programs: Sequence[Program], *, streamed: bool = False) -> ModelNeed:
-    """What a model needs: the least of its passes, a token or a text, and the largest of an
-    encoder's. Of `streamed` weights two slots are in memory.
+    """Return what a model needs: its smallest pass, a token or a text, and an encoder's largest.
+
+    Of `streamed` weights two slots are in memory.
     """
     works = {id(program): work_of_program(program) for program in programs}
     one = min(programs, key=lambda program: works[id(program)])
@@ -205,7 +206,7 @@ def need_of(name: str, programs: Sequence[Program], *, streamed: bool = False) -
         held + max(p.planned_nbytes + sum(s.nbytes for s in p.states) for p in programs),
         unable,
         calls=calls,
-        # A language model is asked for token after token, and reads its prompt once.
+        # A language model runs step after step, and prefills once.
         large_work=0.0 if one.states else works[id(large)][0],
         weights_nbytes=nbytes,
     )
@@ -216,7 +217,7 @@ def _consider(need: ModelNeed, facts: TierFacts) -> Considered:
         return Considered(facts.tier, refused)
     expected_s = facts.speeds.pass_seconds(need.kind, need.work, need.calls)
     if need.large_work > need.work:
-        # A text alone and one of a batch count the same: by how many times a tier is faster.
+        # A single text and a batch count equally: what matters is how many times faster a tier is.
         large_s = facts.speeds.pass_seconds(need.kind, need.large_work, need.calls)
         expected_s = sqrt(expected_s * large_s * need.work / need.large_work)
     if not isfinite(expected_s):

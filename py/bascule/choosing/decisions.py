@@ -1,4 +1,4 @@
-"""A decision: which tiers were considered, what was measured, who was refused and why, who won."""
+"""A decision: the tiers considered, their measured or predicted times, refusals, and the choice."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bascule.choosing.tier_records import TierFacts
 
 @dataclass(frozen=True, slots=True)
 class Considered:
-    """One tier: why it was refused, else the time that it is expected to need and whence that is.
+    """One tier: why it was refused, or its expected time and where that comes from.
 
-    `source` is "measured here" (this very work, earlier), "predicted" (from the machine's samples),
-    typical of such tiers elsewhere, or why there is no time.
+    `source` is "measured here" (the same work, earlier), "predicted" (from the machine's samples),
+    "typical" of such tiers elsewhere, or the reason why there is no time.
     """
 
     tier: Tier
@@ -35,7 +35,7 @@ class Considered:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided for `subject`; `chosen` is None where every tier was refused."""
+    """The decision for `subject`; `chosen` is None if every tier was refused."""
 
     subject: str
     considered: tuple[Considered, ...]
@@ -49,7 +49,7 @@ class Decision:
         return f"{self.subject}: {self.chosen or 'nothing'}, {self.reason}. {reasons}.{warning}"
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; unknown times are null."""
+        """Return plain values; unknown times are null."""
         considered = [
             {
                 "tier": c.tier,
@@ -71,7 +71,7 @@ class Decision:
 def decide(
     subject: str, tiers: Sequence[TierFacts], consider: Callable[[TierFacts], Considered]
 ) -> Decision:
-    """The fastest of the tiers that are not refused; among equals the first."""
+    """Choose the fastest tier that is not refused; the first among equals."""
     considered = tuple(consider(facts) for facts in tiers)
     able = [c for c in considered if not c.refused]
     if not able:
@@ -93,7 +93,7 @@ def decide(
 
 
 def software_warning(tiers: Sequence[TierFacts]) -> str:
-    """Plain words where the only GPU is imitated by the CPU; empty elsewhere."""
+    """Return a warning if the only GPU is emulated by the CPU; otherwise an empty text."""
     for facts in tiers:
         if facts.software and not facts.refused:
             return (
@@ -104,7 +104,7 @@ def software_warning(tiers: Sequence[TierFacts]) -> str:
 
 
 def memory_refusal(facts: TierFacts, largest_nbytes: int, total_nbytes: int) -> str:
-    """Why so much does not fit a tier; empty if it does."""
+    """Return why that much memory does not fit a tier; empty if it does."""
     most = facts.largest_nbytes
     if most is not None and largest_nbytes > most:
         return f"one tensor has {_size(largest_nbytes)}, and a buffer here at most {_size(most)}"

@@ -1,6 +1,6 @@
-"""The tiny programs that measure a tier: their data, and whether their numbers are right.
+"""The small programs that measure a tier: their data, and the check of their results.
 
-numpy is not used, so that a page measures its tiers without it.
+They work without numpy, so that a page can measure its tiers before it has fetched it.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Program
 
-# float32 sums of up to 1024 products of numbers around 1.
+# Tolerance of float32 sums of up to 1024 products of numbers around 1.
 _TOLERANCE = 1e-3
-# So many numbers of a result are compared, spread over rows and columns.
+# This many numbers of a result are compared, spread over rows and columns.
 _N_CHECKED = 64
-# Data repeat after so many values: primes, so that no two rows of a sample are equal.
+# Periods of the data: primes, so that no two rows of a sample are equal.
 _X = array("f", map(sin, range(251)))
 _W = array("f", map(cos, range(257)))
-# A Q4_0 block: a scale as float16, 1/8 here, and 32 numbers of four bits, -8 to 7.
+# A Q4_0 block: a float16 scale, here 1/8, and 32 numbers of four bits, -8 to 7.
 _SCALE = 1 / 8
 _BLOCK_NBYTES, _BLOCK_N = 18, 32
 
 
 def work_of(kind: Kind, n: int) -> int:
-    """How much work a sample of size n is."""
+    """Return the work of a sample of size n."""
     return {"product": n**3, "pass": n, "blocks": n * n}[kind]
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredProgram:
-    """A frozen program with its inputs, by name, and the bytes of its weight "w", if it has one."""
+    """A frozen program with its inputs by name, and the bytes of its weight "w", if it has one."""
 
     kind: Kind
     n: int
@@ -47,11 +47,11 @@ class MeasuredProgram:
 
     @property
     def n_results(self) -> int:
-        """How many float32 numbers it gives."""
+        """Return the number of float32 results."""
         return prod(self.program.outputs[0].limits)
 
     def fault(self, numbers: memoryview[float] | array[float]) -> str:
-        """What is wrong with a result, if anything is."""
+        """Return what is wrong with a result; empty if it is right."""
         expected = dict(self._expected())
         scale = max(1.0, *map(abs, expected.values()))
         errors = [abs(numbers[index] - right) for index, right in expected.items()]
@@ -61,7 +61,7 @@ class MeasuredProgram:
         return f"a wrong {self.kind} of {len(numbers):,} numbers (off by {worst})"
 
     def _expected(self) -> Iterator[tuple[int, float]]:
-        """Right numbers, each with its index in the result."""
+        """Yield correct numbers, each with its index in the result."""
         x = memoryview(self.inputs["x"]).cast("B").cast("f")
         step = max(1, self.n_results // _N_CHECKED) | 1
         for index in range(0, self.n_results, step):
@@ -73,7 +73,7 @@ class MeasuredProgram:
             yield index, sum(a * b for a, b in zip(values, self._weights(column), strict=True))
 
     def _weights(self, row: int) -> Iterator[float]:
-        """A row of the weight."""
+        """Yield a row of the weight."""
         assert self.weight is not None
         if self.kind == "product":
             yield from self.weight.cast("B").cast("f")[row * self.n : (row + 1) * self.n]
@@ -87,7 +87,7 @@ class MeasuredProgram:
 
 
 def measured_program(kind: Kind, n: int) -> MeasuredProgram:
-    """The program of a sample of size n."""
+    """Return the program of a sample of size n."""
     graph = Graph(f"{kind} {n}")
     if kind == "pass":
         graph.output(graph.call("add", graph.input("x", (n,)), graph.input("y", (n,))))
@@ -107,7 +107,7 @@ def _repeated(numbers: array[float], shape: tuple[int, ...]) -> memoryview[Any]:
 
 
 def _blocks(n: int) -> memoryview[Any]:
-    """The bytes of a Q4_0 matrix (n, n) with all sorts of numbers from -1 to 7/8."""
+    """Return the bytes of a Q4_0 matrix (n, n) with values from -1 to 7/8."""
     count = n * n // _BLOCK_N
     pattern = bytes(range(251))
     data = bytearray(pattern * (count * _BLOCK_NBYTES // len(pattern) + 1))

@@ -1,4 +1,4 @@
-"""Measuring how fast a tier is here: a few tiny frozen programs, timed in bounded time."""
+"""Measure a tier's speed with a few small programs, in bounded time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from bascule.choosing.measured_programs import MeasuredProgram, measured_program
 from bascule.choosing.speeds import Kind, Sample, Speeds
 from bascule.errors import BasculeError, DeviceLostError, TierUnavailableError
 
-# Cheap ones first: when the budget ends, what is left out is read off the largest one measured.
+# Cheap ones first: if the budget ends, the remaining sizes are extrapolated from the largest one
+# measured.
 SAMPLES: tuple[tuple[Kind, int], ...] = (
     ("product", 32),
     ("pass", 1 << 10),
@@ -25,22 +26,22 @@ SAMPLES: tuple[tuple[Kind, int], ...] = (
     ("pass", 1 << 20),
     ("product", 512),
 )
-# Each sample is timed when it is opened and once a round; rounds are a pause apart, so that a busy
-# moment spoils one of them. The first round makes a measurement whole, the others are a luxury.
+# Each sample is timed once when it is opened and once per round; rounds are a pause apart, so that
+# a busy moment affects only one of them. A measurement is complete after the first round.
 _ROUNDS = 3
 _PAUSE_S = 0.05
 _IN_A_ROW = 5
-# The first sample of each kind and the first round may take so many times the budget.
+# The first sample of each kind and the first round may take this many times the budget.
 _PATIENCE = 6
 
 
 async def measure(backend: Backend, budget_s: float) -> tuple[Speeds, bool]:
-    """Time the samples: the first of each kind, and as many more as fit `budget_s` with a round of
-    all. Only runs count, not what goes before them: compiling and data.
+    """Time the first sample of each kind, and as many more as fit `budget_s` with a round of all.
 
-    Gives the least times, and whether they are whole: each sample was timed twice. They are not
-    where that takes several times the budget; what was cut off is no record. What the device
-    refuses is left out. TierUnavailableError when a tier's numbers are wrong, DeviceLostError.
+    Only runs are timed, not compiling and uploading. Returns the shortest times, and whether each
+    sample was timed twice; a measurement that would take several times the budget is cut short, and
+    must not be remembered. Samples that the device rejects are left out. TierUnavailableError if a
+    tier's numbers are wrong, DeviceLostError.
     """
     spent = _Spent(_PATIENCE * budget_s)
     trials: list[_Trial] = []
@@ -65,7 +66,7 @@ async def measure(backend: Backend, budget_s: float) -> tuple[Speeds, bool]:
 async def check(backend: Backend) -> None:
     """Run the smallest sample of each kind, untimed.
 
-    What the device refuses is left out. TierUnavailableError when its numbers are wrong,
+    Samples that the device rejects are left out. TierUnavailableError if its numbers are wrong,
     DeviceLostError.
     """
     for kind, n in dict(reversed(SAMPLES)).items():  # the first of a kind is the smallest
@@ -73,7 +74,7 @@ async def check(backend: Backend) -> None:
 
 
 async def _rounds(backend: Backend, trials: list[_Trial], spent: _Spent, budget_s: float) -> None:
-    """Time all trials again, at least once, and up to `_ROUNDS` times within the budget."""
+    """Time all trials again, at least once and up to `_ROUNDS` times within the budget."""
     for index in range(_ROUNDS):
         if spent.cut_off or (index and spent.seconds + _round_s(trials) > budget_s):
             return
@@ -90,7 +91,7 @@ async def _rounds(backend: Backend, trials: list[_Trial], spent: _Spent, budget_
 async def _open(
     backend: Backend, kind: Kind, n: int, trials: list[_Trial], spent: _Spent, budget_s: float
 ) -> None:
-    """Open a sample and time it; one that turns out not to fit the budget is left out."""
+    """Open a sample and time it; drop it if it does not fit the budget."""
     try:
         trial = await _Trial.opened(backend, measured_program(kind, n), spent)
     except TierUnavailableError:
@@ -113,7 +114,7 @@ async def _open(
 
 
 def _raise_lost(backend: Backend, error: BasculeError) -> None:
-    """Raise where the device is gone: nothing that is measured of it counts."""
+    """Raise if the device is lost: nothing measured on it counts."""
     if isinstance(error, DeviceLostError):
         raise error
     if backend.lost:
@@ -121,15 +122,15 @@ def _raise_lost(backend: Backend, error: BasculeError) -> None:
 
 
 def _round_s(trials: Sequence[_Trial]) -> float:
-    """What a round of all takes."""
+    """Return the time of a round."""
     return sum(trial.round_s for trial in trials)
 
 
 def _opening_s(alike: Sequence[_Trial], n: int) -> float:
-    """What opening the next size of a kind should take, and its round; `alike` are the smaller."""
+    """Estimate the time of opening the next size and its round; `alike` are smaller sizes."""
     *others, last = alike
     again_s = last.sample.again_s
-    # From 0, all is overhead, to 1, all is arithmetic: between the last two sizes, and rising.
+    # 0 if all time is overhead, 1 if all is arithmetic: from the last two sizes.
     slope = 1 / 3
     if others:
         before = others[-1]
@@ -142,30 +143,30 @@ def _opening_s(alike: Sequence[_Trial], n: int) -> float:
 
 @dataclass(slots=True)
 class _Spent:
-    """The time that runs have taken so far, and how much they may take at most."""
+    """The time spent in runs so far, and its limit."""
 
     most_s: float
     seconds: float = 0.0
     cut_off: bool = False
 
     async def timed(self, run: Coroutine[Any, Any, object]) -> float:
-        """Await a run; the seconds that it took."""
+        """Await a run; return its seconds."""
         began = perf_counter()
         await run
-        # Clocks in a page are coarse: nothing takes no time at all.
+        # Clocks in a page are coarse: a run may seem to take no time.
         seconds = max(perf_counter() - began, 1e-6)
         self.seconds += seconds
         return seconds
 
     def allows(self, seconds: float) -> bool:
-        """Whether so much more may be spent; what may not be is cut off."""
+        """Whether that much more time may be spent; if not, the measurement is cut short."""
         self.cut_off |= self.seconds + seconds > self.most_s
         return not self.cut_off
 
 
 @dataclass(slots=True)
 class _Trial:
-    """A sample made ready, and its least times so far."""
+    """A sample that is ready to run, and its shortest times."""
 
     measured: MeasuredProgram
     executable: Executable
@@ -176,7 +177,7 @@ class _Trial:
 
     @classmethod
     async def opened(cls, backend: Backend, measured: MeasuredProgram, spent: _Spent) -> _Trial:
-        """A trial that has run twice: once for its numbers, once for its time."""
+        """Return a trial that has run twice: once to check its numbers, once to time it."""
         store = backend.store(measured.program.parameters)
         executable: Executable | None = None
         try:
@@ -198,26 +199,26 @@ class _Trial:
 
     @property
     def kind(self) -> Kind:
-        """What it samples."""
+        """The kind of work it samples."""
         return self.measured.kind
 
     @property
     def work(self) -> int:
-        """How much work a run is."""
+        """The work of a run."""
         return work_of(self.kind, self.measured.n)
 
     @property
     def sample(self) -> Sample:
-        """The least times."""
+        """Its shortest times."""
         return Sample(self.work, self.once_s, min(self.again_s, self.once_s))
 
     @property
     def round_s(self) -> float:
-        """What timing it once more takes."""
+        """The time of timing it again."""
         return self.once_s + _IN_A_ROW * self.sample.again_s
 
     async def time(self, spent: _Spent) -> None:
-        """Time a run by itself, and several in a row, as far as `spent` allows."""
+        """Time a run alone, and several in a row, as far as `spent` allows."""
         if spent.allows(self.once_s):
             self.once_s = min(self.once_s, await spent.timed(self._run()))
         await self.time_row(spent)
@@ -236,6 +237,6 @@ class _Trial:
         await self._run()
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free its buffers."""
         self.executable.close()
         self.store.close()

@@ -1,4 +1,4 @@
-"""Opening one tier by its name: a device, and a dispatch that proves that it computes."""
+"""Open one tier by name: a device, and a dispatch that proves that it computes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OpenedTier:
-    """A tier that works, and why it was taken; `decision` has it all where it was chosen.
+    """A working tier and the reason for it; `decision` has the details if it was chosen.
 
-    `watch` holds a model's runs against what was predicted for it.
+    `watch` compares a model's runs with the predictions.
     """
 
     backend: Backend
@@ -31,18 +31,18 @@ class OpenedTier:
 
 @runtime_checkable
 class OpenDevice(Protocol):
-    """What is open: a `bascule.Device`."""
+    """Something open that has a backend: a `bascule.Device`."""
 
     @property
     def backend(self) -> Backend:
-        """What runs programs there."""
+        """The backend that runs programs."""
         ...
 
 
 async def open_named(tier: str, *, remember: bool = True) -> Backend:
-    """Open that tier, and prove by a dispatch that it computes.
+    """Open that tier, and prove with a dispatch that it computes.
 
-    InputError for an unknown name, TierUnavailableError for a known one that does not work here.
+    InputError for an unknown name, TierUnavailableError for a tier that does not work here.
     """
     if tier not in NAMES:
         hint = did_you_mean(tier, ("auto", *NAMES))

@@ -1,6 +1,4 @@
-"""After a device was lost: another one, patiently, and at last another tier. After one was wrong:
-another tier at once.
-"""
+"""Recover from a lost device (reopen it, then another tier) and a wrong one (another tier)."""
 
 from __future__ import annotations
 
@@ -17,22 +15,22 @@ from bascule.choosing.switches import read_switches
 from bascule.choosing.workload import BackendType
 from bascule.errors import DeviceLostError, TierUnavailableError
 
-# A browser whose GPU process died needs a moment until it shows an adapter again.
+# After a crash of its GPU process a browser needs a moment until it offers an adapter again.
 WAITS_S = (0.0, 0.25, 1.0, 4.0)
-# Windows stops a machine after five resets in a minute, browsers bar a page after two or three.
+# Windows stops a machine after five resets in a minute, browsers block a page after two or three.
 _MOST_REOPENINGS, _WITHIN_S = 2, 60.0
 
 
 class Recovery:
-    """Opens a lost device again for kernels, buffers and arrays: at most twice a minute."""
+    """Reopens a lost device for kernels, buffers and arrays: at most twice a minute."""
 
     def __init__(self, wanted: str | Sequence[str]) -> None:
         self._wanted = wanted
         self._times: deque[float] = deque(maxlen=_MOST_REOPENINGS)
 
     async def reopen(self, lost: Backend) -> OpenedTier:
-        """A device in the place of that one. DeviceLostError where devices are lost too often,
-        TierUnavailableError where none is to be had.
+        """Open a device in place of that one. DeviceLostError if devices are lost too often,
+        TierUnavailableError if none opens.
         """
         now = monotonic()
         if len(self._times) == _MOST_REOPENINGS and now - self._times[0] < _WITHIN_S:
@@ -44,15 +42,15 @@ class Recovery:
 
 
 def is_lost(backend: Backend) -> bool:
-    """Whether its device was taken away; one that its own program has closed was not."""
+    """Whether its device was lost; one closed by its own program was not."""
     return bool(backend.lost) and backend.lost != DESTROYED
 
 
 async def reopen_tier(
     wanted: str | Sequence[str], lost: Tier, why: str, need: ModelNeed | None = None
 ) -> OpenedTier:
-    """Open the tier `lost` again, patiently; then, where `wanted` is "auto" or several, what that
-    gives now. Raises TierUnavailableError where none is to be had.
+    """Reopen the tier `lost`, with retries; then, if `wanted` is "auto" or several, what that gives
+    now. TierUnavailableError if none opens.
     """
     try:
         result = await _patiently(lost)
@@ -67,9 +65,8 @@ async def reopen_tier(
 async def open_another(
     wanted: str | Sequence[str], wrong: Mapping[Tier, str], need: ModelNeed
 ) -> OpenedTier:
-    """Where `wanted` is "auto" the tier that should run what is needed fastest, or the first of
-    several, but for those that are `wrong`, each with its reason. TierUnavailableError where none
-    is left or one was asked for.
+    """Open another tier than the `wrong` ones (each with its reason): for "auto" the fastest,
+    otherwise the first of `wanted`. TierUnavailableError if none is left, or one was asked for.
     """
     if not isinstance(wanted, str) and set(wanted) - set(wrong):
         return await open_tier([tier for tier in wanted if tier not in wrong], need)

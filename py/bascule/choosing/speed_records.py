@@ -1,4 +1,4 @@
-"""What is remembered of a tier's speed, and how runs that contradict it correct it."""
+"""The remembered speed of a tier, and its correction by runs that contradict it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from bascule.choosing.work import work_of_program
 from bascule.machine.host import is_busy
 from bascule.program.program import Program
 
-# A run that takes so many times as long as predicted, or as short, contradicts its prediction.
+# A run that takes this many times longer or shorter than predicted contradicts the prediction.
 CONTRADICTION = 3.0
-# So many of them in a row, at least so far apart, are no busy moment.
+# This many contradictions in a row, at least this far apart, are more than a busy moment.
 ENOUGH_CONTRADICTIONS = 3
 APART_S = 5.0
 _FACTORS = (1e-3, 1e3)
@@ -34,11 +34,11 @@ _FACTORS = (1e-3, 1e3)
 
 @dataclass(frozen=True, slots=True)
 class SpeedRecord:
-    """A tier's speeds as they are remembered.
+    """A tier's remembered speeds.
 
-    `contradictions` are rows of a time, a size class and how many times as long a run took as
-    predicted. `again` asks for another measurement; `checked` says that there was one because of
-    contradictions, so that the next ones correct the predictions instead.
+    `contradictions` are rows of a time, a size class and the ratio of measured to predicted time.
+    `again` asks for another measurement; `checked` says that there was one because of
+    contradictions, so the next ones correct the predictions instead.
     """
 
     speeds: Speeds
@@ -47,7 +47,7 @@ class SpeedRecord:
     checked: bool = False
 
     def as_json(self) -> Entry:
-        """Plain values; `record_from` reads them."""
+        """Return plain values; `record_from` reads them."""
         return {
             "speeds": self.speeds.as_json(),
             "factors": dict(self.speeds.factors),
@@ -57,7 +57,7 @@ class SpeedRecord:
         }
 
     def contradicted(self, now: float, sizes: str, ratio: float) -> SpeedRecord:
-        """The record after a run that took `ratio` times as long as predicted."""
+        """Return the record after a run that took `ratio` times as long as predicted."""
         if 1 / CONTRADICTION < ratio < CONTRADICTION:
             others = tuple(row for row in self.contradictions if row[1] != sizes)
             return replace(self, contradictions=others)
@@ -78,21 +78,21 @@ class SpeedRecord:
 
 
 def speed_key(tier: Tier, identity: str) -> str:
-    """Where a tier's record is remembered."""
+    """Return the key of a tier's record."""
     return f"speeds {__version__} {tier} {identity}"
 
 
 async def speed_record(tier: Tier, identity: str, remembered: Remembered) -> SpeedRecord | None:
-    """What is remembered of this tier; None unless it is sound."""
+    """Return the remembered record of this tier; None if it is missing or invalid."""
     return _record_from(await remembered.get(speed_key(tier, identity)))
 
 
 def speeds_without_measuring(
     record: SpeedRecord | None, tier: Tier, *, software: bool, busy: bool, alone: bool = False
 ) -> Speeds | None:
-    """The speeds of a tier that is not to be measured now; None for one that is.
+    """Return the speeds of a tier that is not to be measured now; None for one that is.
 
-    Where there is a reason not to measure (`why_typical`), an older record serves, or what is
+    If there is a reason not to measure (`why_typical`), an older record serves, or the speeds
     typical elsewhere.
     """
     why = why_typical(software=software, busy=busy, alone=alone)
@@ -111,11 +111,11 @@ async def speeds_of(
     busy: bool = False,
     alone: bool = False,
 ) -> Speeds:
-    """What was measured of this tier before, else what is measured now.
+    """Return the remembered speeds of this tier, or measure them.
 
-    A measurement that was cut off is not remembered; `speeds_without_measuring` says when there is
-    none, and a tier that is `alone` has its numbers checked all the same. TierUnavailableError for
-    a tier whose numbers are wrong, DeviceLostError.
+    A measurement that was cut short is not remembered; `speeds_without_measuring` says when there
+    is none, and a tier that is `alone` still has its numbers checked. TierUnavailableError for a
+    tier with wrong numbers, DeviceLostError.
     """
     record = await speed_record(backend.tier, identity, remembered)
     known = speeds_without_measuring(
@@ -134,7 +134,7 @@ async def speeds_of(
 
 @dataclass(slots=True)
 class Watch:
-    """Holds the runs of a model against what was predicted when its tier was chosen."""
+    """Compares the runs of a model with what was predicted when its tier was chosen."""
 
     tier: Tier
     identity: str
@@ -149,9 +149,9 @@ class Watch:
     async def note(
         self, tier: Tier, passes: Sequence[tuple[Program, float]], seconds: float
     ) -> None:
-        """Passes, each with the share of its largest sizes that it ran, took `seconds` together.
+        """Record passes, each with the share of its largest sizes, that took `seconds` together.
 
-        Runs on another tier, under load or of small and large passes together say nothing.
+        Runs on another tier, under load, or of small and large passes together are ignored.
         """
         if tier != self.tier or seconds <= 0 or self.busy():
             return
@@ -180,7 +180,7 @@ class Watch:
 
 
 def _record_from(entry: Entry | None) -> SpeedRecord | None:
-    """The record, if all of it is sound."""
+    """Return a valid record, or None."""
     if entry is None:
         return None
     speeds, factors = speeds_from(entry.get("speeds")), entry.get("factors", {})

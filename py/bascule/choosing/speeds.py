@@ -1,8 +1,8 @@
-"""How fast a tier is here, and what a pass of a model is predicted to take on it.
+"""The speed of a tier, and the predicted time of a model's pass on it.
 
 Three kinds of work stand for all others. A "product" is dense arithmetic (n, n) @ (n, n), a "pass"
-goes once over n numbers, "blocks" is a quantized matrix times a vector, as a language model's step.
-Work is counted in multiply-adds, and in numbers for a pass.
+goes once over n numbers, "blocks" is a quantized matrix times a vector, as in a language model's
+step. Work is counted in multiply-adds, for a pass in numbers.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from bascule.base.page_settings import IN_PAGE
 Kind = Literal["product", "pass", "blocks"]
 KINDS: tuple[Kind, ...] = ("product", "pass", "blocks")
 
-# From so many multiply-adds on a pass is a large one: a batch of texts, not a text.
+# From this many multiply-adds on a pass is a large one: a batch of texts, not one text.
 LARGE_WORK = 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One size: seconds to send, compute and read back once; seconds of one of several in a row."""
+    """A size: seconds to send, compute and read back once, and seconds of one run in a row."""
 
     work: int
     once_s: float
@@ -45,14 +45,15 @@ class Speeds:
     source: str = "predicted"
 
     def seconds(self, kind: Kind, work: float, *, again: bool = False) -> float:
-        """The time of that much work: between samples by their slope, past the last by its rate.
+        """Predict the time of that much work: by interpolation between samples, past the last by
+        its rate.
 
-        Infinite where nothing of that kind was measured.
+        Infinite if nothing of that kind was measured.
         """
         return interpolated(self.samples.get(kind, ()), work, again=again)
 
     def pass_seconds(self, kind: Kind, work: float, calls: int = 1) -> float:
-        """The time of a pass: `calls` like products in a row, sent and read back once.
+        """Predict the time of a pass: `calls` similar products in a row, sent and read back once.
 
         `work` is that of all of them.
         """
@@ -61,12 +62,13 @@ class Speeds:
         return expected_s * self.factors.get(size_class(kind, work), 1.0)
 
     def as_json(self) -> dict[str, list[list[float]]]:
-        """Rows of work, once_s and again_s by kind."""
+        """Return rows of work, once_s and again_s by kind."""
         return {k: [[s.work, s.once_s, s.again_s] for s in row] for k, row in self.samples.items()}
 
 
 def interpolated(samples: Sequence[Sample], work: float, *, again: bool = False) -> float:
-    """The time of that much work: between samples by their slope, past the last by its rate.
+    """Predict the time of that much work: by interpolation between samples, past the last by its
+    rate.
 
     Infinite without samples.
     """
@@ -85,12 +87,12 @@ def interpolated(samples: Sequence[Sample], work: float, *, again: bool = False)
 
 
 def size_class(kind: Kind, work: float) -> str:
-    """What passes share a correction: those of a kind, small and large ones apart."""
+    """Return the class of passes that share a correction: by kind, small and large apart."""
     return f"{kind} {'large' if work >= LARGE_WORK else 'small'}"
 
 
 def speeds_from(fields: object) -> Speeds | None:
-    """Read what `Speeds.as_json` gave; None unless all of it is sound."""
+    """Parse what `Speeds.as_json` returned; None unless all of it is valid."""
     if not isinstance(fields, dict):
         return None
     results: dict[Kind, tuple[Sample, ...]] = {}
@@ -104,7 +106,7 @@ def speeds_from(fields: object) -> Speeds | None:
 
 
 def samples_from(rows: object) -> tuple[Sample, ...] | None:
-    """Read rows of work, once_s and again_s; None unless all of them are sound and in order."""
+    """Parse rows of work, once_s and again_s; None unless all are valid and in order."""
     if not (isinstance(rows, list) and all(_is_row(row) for row in cast("list[Any]", rows))):
         return None
     sound = cast("list[list[Any]]", rows)
@@ -124,9 +126,9 @@ def _is_row(row: Any) -> bool:
 
 
 def why_typical(*, software: bool, busy: bool, alone: bool = False) -> str:
-    """Why a tier's typical speeds stand for measured ones; empty where it is to be measured.
+    """Return why typical speeds stand for measured ones; empty if the tier is to be measured.
 
-    `alone` says that it will be taken however fast it is.
+    `alone` says that it will be chosen whatever its speed.
     """
     if alone:
         return "no other tier here could be faster"
@@ -138,7 +140,7 @@ def why_typical(*, software: bool, busy: bool, alone: bool = False) -> str:
 
 
 def typical_speeds(tier: Tier, *, software: bool, why: str) -> Speeds:
-    """What such a tier has elsewhere, for a machine that is not measured; `why` says why not."""
+    """Return the speeds of such a tier elsewhere; `why` says why it is not measured here."""
     row = tier_info(tier)
     numbers = (
         (row.software if software else None) or (row.in_page if IN_PAGE else None) or row.typical
@@ -152,6 +154,6 @@ def typical_speeds(tier: Tier, *, software: bool, why: str) -> Speeds:
 
 
 def _line(once_s: float, again_s: float, per_work_s: float) -> tuple[Sample, ...]:
-    """Samples of a straight line, close enough to each other for `Speeds.seconds`."""
+    """Return samples of a straight line, close enough to each other for `Speeds.seconds`."""
     works = (10**power for power in range(11))
     return tuple(Sample(w, once_s + w * per_work_s, again_s + w * per_work_s) for w in works)

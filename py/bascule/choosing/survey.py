@@ -1,4 +1,4 @@
-"""What is known of this machine's tiers: which work, how fast they are, how much fits."""
+"""The tiers of this machine: which work, how fast they are, how much fits."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from bascule.choosing.tier_records import TierRecords
 from bascule.errors import BasculeError, DeviceLostError, TierUnavailableError
 from bascule.machine.host import free_nbytes, identity_of, is_busy
 
-# A machine that is new to Bascule is measured for about so long, all tiers together.
+# Time to measure a new machine, all tiers together.
 BUDGET_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All tiers, best first as long as nothing is measured; `backends` are those held open.
+    """All tiers, best first while nothing is measured; `backends` are those held open.
 
-    A tier that is remembered need not be open to be among them.
+    A remembered tier is listed without being open.
     """
 
     tiers: tuple[TierFacts, ...]
@@ -35,15 +35,15 @@ class Survey:
 
     @property
     def identity(self) -> str:
-        """Changes with everything that what is learned here depends on."""
+        """A text that changes with everything that learned facts depend on."""
         return " | ".join(f"{t.tier} {t.identity}" for t in self.tiers if not t.refused)
 
     def facts(self, backend: BackendType) -> TierFacts | None:
-        """Of that tier; None if this version has none."""
+        """Return the facts of that tier; None if this version has no such tier."""
         return next((t for t in self.tiers if t.tier == backend.tier), None)
 
     def close(self, but: Tier | None = None) -> None:
-        """Close the open backends, but for one."""
+        """Close the open backends except one."""
         for tier, backend in self.backends.items():
             if tier != but:
                 backend.close()
@@ -57,15 +57,15 @@ async def survey(
     hold: bool = False,
     fresh: bool = False,
 ) -> Survey:
-    """What is known of each tier that the switches allow: remembered, or found out by opening it
-    and measuring its speed.
+    """Find out the facts of each tier that the switches allow: remembered, or by opening and
+    measuring it.
 
-    With `fresh` each is opened, whatever is remembered. On a busy machine nothing is measured, nor
-    is in a page a tier that has no rival: older figures serve, or what is typical elsewhere.
-    With `hold` backends that were opened stay open, for the caller to close.
+    With `fresh` each is opened, whatever is remembered. On a busy machine nothing is measured, and
+    in a page neither is a tier without a rival: older or typical figures serve. With `hold` opened
+    backends stay open, for the caller to close.
     """
     remembered = await open_remembered() if remember else MemoryRemembered()
-    # One that has a better one everywhere is measured in place of that alone.
+    # A tier that another one beats everywhere is measured only if that one is missing.
     rivals = [better for tier in TIERS if (better := tier_info(tier).better)]
     share_s = budget_s / (len(TIERS) - sum(not better.in_page for better in rivals))
     records = await TierRecords.open(remembered if remember else None)
@@ -95,7 +95,7 @@ async def survey(
 
 @dataclass(frozen=True, slots=True)
 class _Surveyor:
-    """Looks at one tier after the other."""
+    """Examines one tier after the other."""
 
     switches: Switches
     remembered: Remembered
@@ -106,9 +106,9 @@ class _Surveyor:
     busy: bool
 
     async def look(self, tier: Tier, *, alone: bool) -> tuple[TierFacts, Backend | None]:
-        """What is known of a tier, and its backend where it had to be opened.
+        """Return a tier's facts, and its backend if it had to be opened.
 
-        It need not be measured where it is `alone`.
+        A tier that is `alone` need not be measured.
         """
         known = None if self.fresh else await self._recalled(tier, alone=alone)
         if known is not None:
@@ -140,7 +140,7 @@ class _Surveyor:
         return _with_room(replace(facts, speeds=speeds), self.switches), backend
 
     async def _recalled(self, tier: Tier, *, alone: bool) -> TierFacts | None:
-        """What is remembered of a tier, if that is all that has to be known."""
+        """Return what is remembered of a tier, if that suffices."""
         facts = self.records.get(tier)
         if facts is None or facts.refused:
             return facts
@@ -153,7 +153,7 @@ class _Surveyor:
         return _with_room(replace(facts, speeds=speeds), self.switches)
 
     def _refused(self, tier: Tier, error: BasculeError) -> TierFacts:
-        """Its refusal, remembered where it is the machine's: a lost device may come back."""
+        """Return its refusal, remembered if the machine is the cause: devices may come back."""
         facts = TierFacts(tier, str(getattr(error, "reason", error)))
         if isinstance(error, TierUnavailableError):
             self.records.put(facts)
@@ -163,7 +163,7 @@ class _Surveyor:
 
 
 async def this_machine(switches: Switches, *, budget_s: float = BUDGET_S) -> Survey:
-    """The survey of this machine, made once in a process and for each setting of the switches."""
+    """Return the survey of this machine, made once per process and setting of the switches."""
     surveys, key = surveys_made(), repr(switches)
     if key not in surveys:
         surveys[key] = await survey(switches, budget_s=budget_s)
@@ -172,12 +172,12 @@ async def this_machine(switches: Switches, *, budget_s: float = BUDGET_S) -> Sur
 
 @cache
 def surveys_made() -> dict[str, Survey]:
-    """By the switches; to be cleared where the machine is another one now."""
+    """Return the surveys by switches; clear them if the machine has changed."""
     return {}
 
 
 def _needless(tier: Tier, tiers: Sequence[TierFacts]) -> TierFacts | None:
-    """Why a tier is not even tried: another one does all that it does, and better."""
+    """Return why a tier is not even tried: another one does the same, and better."""
     better = tier_info(tier).better
     if better is None or better.in_page > IN_PAGE:
         return None
@@ -187,8 +187,8 @@ def _needless(tier: Tier, tiers: Sequence[TierFacts]) -> TierFacts | None:
 
 
 def _is_alone(tier: Tier, tiers: Sequence[TierFacts]) -> bool:
-    """Whether a page will take a tier however fast it is: those before it do not work, or imitate
-    a GPU by the same CPU, and it is better than all that come after it.
+    """Whether a page will use a tier whatever its speed: the tiers before it do not work or emulate
+    a GPU on the same CPU, and it is better than those after it.
     """
     after = [tier_info(later).better for later in TIERS[TIERS.index(tier) + 1 :]]
     best = bool(after) and all(better and better.tier == tier for better in after)
@@ -196,7 +196,7 @@ def _is_alone(tier: Tier, tiers: Sequence[TierFacts]) -> bool:
 
 
 def _facts(backend: Backend) -> TierFacts:
-    """What is known without measuring, but for the room in memory."""
+    """Return what is known without measuring, except free memory."""
     adapter, identity = backend.adapter, identity_of(backend)
     if adapter is None:
         return TierFacts(backend.tier, "", backend.device_name, identity=identity)
@@ -206,7 +206,7 @@ def _facts(backend: Backend) -> TierFacts:
 
 
 def _with_room(facts: TierFacts, switches: Switches) -> TierFacts:
-    """With the memory that the switches allow, or the machine has free now."""
+    """Add the memory that the switches allow, or that the machine has free."""
     room = switches.memory_nbytes
     row = tier_info(facts.tier)
     if room is None and (facts.software or not row.is_gpu):

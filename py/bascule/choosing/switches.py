@@ -1,15 +1,15 @@
-"""The environment's word on which tiers may run.
+"""Environment variables that choose tiers.
 
-    BASCULE_FORCE_<NAME>=1      take that tier and no other
-    BASCULE_DISABLE_<NAME>=1    never take it
-    BASCULE_PLATFORM_NAME=cpu   no GPU (JAX_PLATFORM_NAME=cpu is heard, too)
-    BASCULE_MEMORY_MB=1500      what a model may take, in MiB; by default what is free,
-                                in a page half the machine's memory, 1 GiB where that is unknown
+    BASCULE_FORCE_<NAME>=1      use that tier and no other
+    BASCULE_DISABLE_<NAME>=1    never use it
+    BASCULE_PLATFORM_NAME=cpu   no GPU (JAX_PLATFORM_NAME=cpu works, too)
+    BASCULE_MEMORY_MB=1500      memory for models, in MiB; by default what is free,
+                                in a page half the machine's memory, or 1 GiB if unknown
 
 <NAME> is any name of `BackendType`: WEBGPU, WEBGPU_LIMITED, WEBNN, WASM, CPU, or JAX, NUMBA, TORCH,
 NUMPY. "", 0, false, no and off switch off. The pages of web/ take them from their address
-(index.html?BASCULE_DISABLE_WEBGPU=1); in a page of your own set them in Python's os.environ. A name
-that begins with BASCULE_ and is none of Bascule's gets a warning.
+(index.html?BASCULE_DISABLE_WEBGPU=1); in your own page set them in Python's os.environ. An unknown
+name that begins with BASCULE_ gets a warning.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bascule.errors import InputError
 
 _PREFIX = "BASCULE_"
 _TIER_NAMES = tuple(BackendType.__members__)
-# The environment variables of the whole package. web/switches.js has those of a page's address.
+# All environment variables of the package. web/switches.js has those of a page's address.
 KNOWN_NAMES = frozenset(
     {
         "BASCULE_BRIDGE",
@@ -47,7 +47,7 @@ _OFF = ("", "0", "false", "no", "off")
 
 @dataclass(frozen=True, slots=True)
 class Switches:
-    """`forced` and its switch's name; why others are disabled; bytes that may be used."""
+    """`forced` and its switch's name; reasons of disabled tiers; bytes that may be used."""
 
     forced: BackendType | None = None
     forced_by: str = ""
@@ -56,19 +56,19 @@ class Switches:
 
     @property
     def forced_reason(self) -> str:
-        """Why "auto" took the forced tier; empty without one."""
+        """Return why "auto" used the forced tier; empty without one."""
         reason = f"auto took {self.forced.tier}: " if self.forced else ""
         return reason and f"{reason}{self.forced_by} asks for it"
 
     def refuses(self, backend: BackendType) -> str:
-        """Why that one may not run; empty if it may."""
+        """Return why that backend may not run; empty if it may."""
         if self.forced is not None and backend is not self.forced:
             return f"{self.forced_by} asks for {self.forced.tier}"
         return self.disabled.get(backend, "")
 
 
 def read_switches(environment: Mapping[str, str] | None = None) -> Switches:
-    """The switches as they are now; InputError for two that contradict each other."""
+    """Read the switches from the environment; InputError if two contradict each other."""
     if environment is None:
         warn_of_unknown_names()
     variables = os.environ if environment is None else environment
@@ -91,7 +91,7 @@ def read_switches(environment: Mapping[str, str] | None = None) -> Switches:
 
 
 def warn_of_unknown_names() -> None:
-    """Warn, once a process, of each environment variable that Bascule would have to know."""
+    """Warn, once per process, of each unknown environment variable of Bascule's prefix."""
     for name in sorted(os.environ):
         if name.startswith(_PREFIX) and name not in KNOWN_NAMES:
             _warn_once(name)
@@ -100,7 +100,7 @@ def warn_of_unknown_names() -> None:
 @cache
 def _warn_once(name: str) -> None:
     said = f"The environment variable {name[:80]} has no effect: Bascule has none of that name."
-    # Compared without the prefix, in which all of them are alike.
+    # Compared without the prefix, which all of them share.
     stems = [known.removeprefix(_PREFIX) for known in sorted(KNOWN_NAMES)]
     near = get_close_matches(name[:80].removeprefix(_PREFIX), stems, n=1)
     hint = f" Did you mean {_PREFIX}{near[0]}?" if near else ""

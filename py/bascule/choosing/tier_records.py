@@ -1,4 +1,4 @@
-"""What is known of one tier, and remembered of a machine's tiers between processes."""
+"""The facts of one tier, and those remembered between processes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bascule.base.page_settings import IN_PAGE
 from bascule.choosing.speeds import Speeds
 from bascule.machine.machine_key import machine_key
 
-# A tier that did not work is tried again after a day: not all that keeps one from working shows.
+# A refused tier is tried again after a day: the machine key does not show every cause.
 REFUSAL_S = 86_400.0
 _LONGEST = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class TierFacts:
-    """One tier. `refused` says why it does not run here, and is empty where it does.
+    """One tier. `refused` says why it does not run here, and is empty if it does.
 
-    `largest_nbytes` is the most that one tensor may have, `total_nbytes` all of them together; None
-    where that is unknown. `software` is a GPU that the CPU imitates. `identity` is what its speeds
-    were kept under. One that was not tried, because another tier is better, names it as `better`.
+    `largest_nbytes` is the limit of one tensor, `total_nbytes` that of all together; None if
+    unknown. `software` is a GPU emulated by the CPU. `identity` is the key of its speeds. `better`
+    names the tier for which this one was skipped.
     """
 
     tier: Tier
@@ -38,7 +38,7 @@ class TierFacts:
     better: Tier | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; times in seconds."""
+        """Return plain values; times in seconds."""
         return {
             "tier": self.tier,
             "works": not self.refused,
@@ -52,9 +52,9 @@ class TierFacts:
 
 
 class TierRecords:
-    """The tiers of this machine as they were when it was surveyed last.
+    """This machine's tiers as of the last survey.
 
-    They count as long as `machine_key` stays; without a memory there are none.
+    They are valid as long as `machine_key` stays the same.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class TierRecords:
         return cls(remembered, key, rows if isinstance(rows, dict) else {}, clock)
 
     def get(self, tier: Tier) -> TierFacts | None:
-        """What is remembered of a tier, if it is sound; refusals, for a day."""
+        """Return what is remembered of a tier, if it is valid; a refusal for a day."""
         match self._rows.get(tier):
             case {"refused": str(refused), "at": int() | float() as at} if (
                 refused and abs(at) < 1e12
             ):
-                # A page finds out at once whether a tier works, so there it is tried again.
+                # A page can tell at once whether a tier works, so it is tried again there.
                 recent = not IN_PAGE and at <= self._clock() < at + REFUSAL_S
                 return TierFacts(tier, refused) if recent else None
             case {
@@ -102,7 +102,7 @@ class TierRecords:
                 return None
 
     def put(self, facts: TierFacts) -> None:
-        """Remember a tier, once `save` is called."""
+        """Remember a tier once `save` is called."""
         row: dict[str, Any] = {"refused": facts.refused[:_LONGEST], "at": self._clock()}
         if not facts.refused:
             row = {
@@ -116,7 +116,7 @@ class TierRecords:
         self._rows[facts.tier] = row
 
     def forget(self, tier: Tier) -> None:
-        """Remember nothing of a tier, once `save` is called."""
+        """Forget a tier once `save` is called."""
         self._changed |= self._rows.pop(tier, None) is not None
 
     async def save(self) -> None:

@@ -1,4 +1,4 @@
-"""How much work a program is, counted as the speeds of tiers are."""
+"""The work of a program, in the units in which the speed of tiers is measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bascule.program.program import Call, Program
 
 
 def work_of_program(program: Program) -> tuple[float, int]:
-    """Multiply-adds of a program's matrix products at its largest sizes, and how many these are."""
+    """Return the multiply-adds of a program's products at its largest sizes, and their number."""
     works = [work for work in map(_products, program.calls) if work]
     return float(sum(works)), max(1, len(works))
 

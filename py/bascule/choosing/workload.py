@@ -1,4 +1,4 @@
-"""What a selection is about: a piece of work, and the backends that may do it."""
+"""The subject of a selection: a piece of work, and the backends for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bascule.errors import InputError
 
 
 def backend_named(name: BackendType | str, where: str) -> BackendType:
-    """The member of that name; InputError for a name that there is none of."""
+    """Return the member of that name; InputError if there is none."""
     try:
         return BackendType(name)
     except ValueError:
@@ -18,14 +18,12 @@ def backend_named(name: BackendType | str, where: str) -> BackendType:
 
 
 class WorkloadCharacteristics(NamedTuple):
-    """A piece of work, as far as it matters to who should do it.
+    """A piece of work, as far as it matters for choosing a backend.
 
-    `data_size` counts elements, `data_shape` is theirs, `dtype_size` is the bytes of one (no GPU
-    tier has floats of 8). `is_iterative` says that the work goes on where the data is, so that
-    sending it there and back counts once and not each time. No tier computes gradients:
-    `requires_gradient` changes no choice, and is logged.
-
-    A named tuple because it is looked up in a dict at each selection: C hashes it.
+    `data_size` counts elements, `data_shape` is their shape, `dtype_size` the bytes of one (no GPU
+    tier has floats of 8). `is_iterative`: the work continues where the data is, so the transfer
+    counts once. No tier computes gradients: `requires_gradient` changes no choice, and is logged. A
+    named tuple, because it is a dict key in each selection: C hashes it.
     """
 
     operation_type: str
@@ -42,11 +40,11 @@ class WorkloadCharacteristics(NamedTuple):
 
     @property
     def bucket(self) -> int:
-        """What is learned is learned for all sizes from one power of two to the next."""
+        """The size class in which times are learned: from one power of two to the next."""
         return int(self.data_size).bit_length()
 
     def checked(self) -> WorkloadCharacteristics:
-        """The same as plain, hashable values; InputError for what is no workload."""
+        """Return plain, hashable values; InputError for invalid ones."""
         try:
             shape = tuple(int(n) for n in self.data_shape)
             size, dtype_size = int(self.data_size), int(self.dtype_size)

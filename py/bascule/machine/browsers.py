@@ -1,7 +1,7 @@
-"""What Chrome, Edge, Firefox and Safari ship since which version, each fact with its source.
+"""Features of Chrome, Edge, Firefox and Safari by version, each with its source.
 
-It answers only for a browser that is named with its version: what is probed always says more.
-The versions are those of the desktop, of MDN's browser-compat-data 8.1.9 (November 2026).
+Used only for a browser given by name and version: probing is always more reliable. The versions are
+those of the desktop, from MDN's browser-compat-data 8.1.9 (November 2026).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from bascule.machine.safari_facts import SAFARI_FACTS, SafariFact
 
 _BCD = "https://github.com/mdn/browser-compat-data/blob/main/"
 _ADAPTER = _BCD + "api/GPUSupportedFeatures.json"
-# Where each fact is written, and the first version of Chrome, Edge and Firefox that has it on by
-# default; None: no version yet.
+# The source of each fact, and the first version of Chrome, Edge and Firefox with it on by default;
+# None: no version yet.
 _FACTS: Mapping[str, tuple[str, tuple[int | None, int | None, int | None]]] = {
     # Chrome and Edge: ChromeOS, macOS and Windows; Linux (Intel Gen 12) from 144. Firefox:
     # Windows; macOS on Apple silicon from 145, older ones from 147; not Linux.
@@ -24,7 +24,7 @@ _FACTS: Mapping[str, tuple[str, tuple[int | None, int | None, int | None]]] = {
     "timestamp-query": (_ADAPTER, (121, 121, None)),
     "subgroups": (_ADAPTER, (134, 134, None)),
     "jspi": (_BCD + "webassembly/jspi.json", (137, 137, 153)),
-    # Behind the cross-origin isolation headers.
+    # Requires the cross-origin isolation headers.
     "threads": (_BCD + "webassembly/threads-and-atomics.json", (74, 79, 79)),
     "wasm_simd": (_BCD + "webassembly/fixed-width-SIMD.json", (91, 91, 89)),
     "wasm_relaxed_simd": (_BCD + "webassembly/relaxed-SIMD.json", (114, 114, 146)),
@@ -55,10 +55,10 @@ BROWSER_FACTS: Mapping[str, tuple[SafariFact, ...]] = {
 
 
 def browser_features(browser_info: Mapping[str, Any] | None) -> dict[str, bool]:
-    """Whether a browser's version ships each fact; empty for a browser of no row.
+    """Whether a browser's version has each feature; empty for a browser that is not listed.
 
     `browser_info` has "name" ("chrome", "Microsoft Edge", "firefox", "safari", ...) and "version".
-    An unknown version ships nothing but what every version does.
+    An unknown version has only what every version has.
     """
     name = str((browser_info or {}).get("name", "")).lower()
     row = next((row for row in BROWSER_FACTS if row in name), None)

@@ -1,6 +1,6 @@
 """What a machine can do: one record, filled by probing and never from a browser's name.
 
-Nothing here imports the page, wgpu or numpy; the probing itself lies in `capabilities_browser` and
+Nothing here imports the page, wgpu or numpy; the probing is in `capabilities_browser` and
 `capabilities_native`.
 """
 
@@ -20,14 +20,14 @@ _DISPATCH_LIMIT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a machine offers. None is unknown: real devices leave out any of these.
+    """The capabilities of a machine. None is unknown: real devices leave out any of these.
 
-    `problems` says why something is missing or could not be found out, by the name of the field
-    ("webgpu" for the adapter itself).
+    `problems` says why something is missing or unknown, by the name of the field ("webgpu" for the
+    adapter itself).
     """
 
     host: str | None = None  # "page", "native", or "table" where safari.py answers
-    # The WebGPU adapter; all None where there is none.
+    # The WebGPU adapter; all None if there is none.
     vendor: str | None = None
     architecture: str | None = None
     device: str | None = None
@@ -64,18 +64,18 @@ class Capabilities:
 
     @property
     def has_adapter(self) -> bool:
-        """Whether WebGPU has an adapter; `dispatch` says whether that computes."""
+        """Whether WebGPU has an adapter; `dispatch` says whether it computes."""
         return self.features is not None
 
     @property
     def adapter_name(self) -> str:
-        """One line for people: the most telling of the fields that are there."""
+        """Return one line for people, from the most informative fields."""
         family = " ".join(word for word in (self.vendor, self.architecture) if word)
         return self.description or self.device or family or ("GPU" if self.has_adapter else "none")
 
     @property
     def data_types(self) -> frozenset[str]:
-        """Number types that the adapter computes with; none where there is no adapter."""
+        """The number types that the adapter computes with; empty without an adapter."""
         if not self.has_adapter:
             return frozenset()
         types = {"float32", "int32", "uint32"}
@@ -87,22 +87,22 @@ class Capabilities:
 
     @property
     def identity(self) -> str:
-        """A text that changes with device, driver, browser or Bascule: compared, never read."""
+        """A text that changes with the device, driver, browser or Bascule; only compared."""
         device = (self.vendor, self.architecture, self.device, self.description, self.driver)
         shape = (sorted(self.features or ()), sorted((self.limits or {}).items()))
         return repr((device, shape, sorted(self.versions.items()), self.build))
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain values; `from_facts` undoes it."""
+        """Return plain values; `from_facts` reads them."""
         plain = asdict(self)
         return {k: sorted(v) if isinstance(v, frozenset) else v for k, v in plain.items()}
 
 
 def from_facts(facts: Mapping[str, object]) -> Capabilities:
-    """Make a record of what a prober found, by the fields' names.
+    """Make a record from a prober's facts, by field name.
 
-    A value of the wrong type counts as unknown, an unknown name is ignored. Without a budget among
-    them, `memory_budget` derives it from the memory and the adapter's limits.
+    A value of the wrong type counts as unknown, an unknown name is ignored. If there is no memory
+    budget, `memory_budget` derives it from the memory and the adapter's limits.
     """
     known = {
         each.name: READERS[str(each.type)](facts.get(each.name)) for each in fields(Capabilities)
@@ -115,10 +115,10 @@ def from_facts(facts: Mapping[str, object]) -> Capabilities:
 
 
 async def capabilities(*, dispatch: bool = True) -> Capabilities:
-    """Probe this machine or page. Raises nothing: `problems` has what fails.
+    """Probe this machine or page. Raises nothing: errors are in `problems`.
 
-    `dispatch` also opens a device and lets it compute (tens of milliseconds and more); without,
-    that field is None. Each call probes anew: keep the record.
+    `dispatch` also opens a device and runs a shader (tens of milliseconds or more); without it that
+    field is None. Each call probes again: keep the record.
     """
     if sys.platform == "emscripten":
         from bascule.machine.capabilities_browser import browser_facts
@@ -136,13 +136,13 @@ async def capabilities(*, dispatch: bool = True) -> Capabilities:
 
 
 async def _dispatches() -> tuple[bool, str]:
-    """Whether a device computes, and why not."""
+    """Return whether a device computes, and why not."""
     from bascule.backend.probe import probe_dispatch
     from bascule.backend.tiers import tier_info
 
     try:
         async with asyncio.timeout(_DISPATCH_LIMIT_S):
-            # A device of its own: one that a page has opened early is the first model's.
+            # A separate device: one that the page has opened early belongs to the first model.
             backend = await tier_info("webgpu").open(remember=False, early=False)
             try:
                 await probe_dispatch(backend)

@@ -14,12 +14,12 @@ from bascule import __version__
 from bascule.base.bridge_browser import bridge_module, js_message
 from bascule.errors import SetupError
 
-# Past what probe.js itself waits for; WebKit never answers an import that it cannot do.
+# Longer than probe.js itself waits; WebKit never answers an import that it cannot do.
 _LIMIT_S = 20.0
 
 
 async def browser_facts() -> dict[str, Any]:
-    """See `Capabilities`; a page whose policy forbids the bridge still reports its versions."""
+    """See `Capabilities`; a page whose policy forbids the bridge still reports versions."""
     versions = {
         "bascule": __version__,
         "python": platform.python_version(),

@@ -1,6 +1,6 @@
-"""Reading what a probe reports: a value of the wrong type counts as unknown.
+"""Read a probe's facts: a value of the wrong type counts as unknown.
 
-A page may be wrapped by extensions and tests, and drivers say odd things of themselves.
+Extensions and tests may wrap a page's APIs, and drivers report odd values.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any, cast
 
 _LONGEST = 500
 _LARGEST_BUDGET_NBYTES = 4 << 30
-# The one guess of memory, for a page where it is unknown (Firefox, Safari): an iPhone ends a tab at
-# about 1.5 GB, and WebKit gives it buffers of at most 1 GiB for that reason
+# The only guess of memory, for a page where it is unknown (Firefox, Safari): an iPhone kills a tab
+# at about 1.5 GB, and WebKit limits buffers to 1 GiB for that reason
 # (https://github.com/WebKit/WebKit/pull/49472).
 DEFAULT_MEMORY_BUDGET_NBYTES = 1 << 30
 
@@ -25,7 +25,7 @@ def _flag(value: object) -> bool | None:
 
 
 def _count(value: object) -> int | None:
-    """A whole number from 0 on; JavaScript writes large ones as floats."""
+    """Return an integer of at least 0; JavaScript sends large ones as floats."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if 0 <= value < 2**63 else None  # NaN compares false
@@ -38,7 +38,7 @@ def _names(value: object) -> frozenset[str] | None:
 
 
 def _of(read: Callable[[object], Any]) -> Callable[[object], dict[str, Any] | None]:
-    """A reader of mappings from names to what `read` takes; what it does not take is left out."""
+    """Return a reader of mappings whose values `read` accepts; the others are left out."""
 
     def read_all(value: object) -> dict[str, Any] | None:
         if not isinstance(value, Mapping):
@@ -50,7 +50,7 @@ def _of(read: Callable[[object], Any]) -> Callable[[object], dict[str, Any] | No
     return read_all
 
 
-# By the annotation of the field that it fills.
+# By the annotation of the field.
 READERS: Mapping[str, Callable[[object], Any]] = {
     "str": _text,
     "str | None": _text,
@@ -66,12 +66,11 @@ READERS: Mapping[str, Callable[[object], Any]] = {
 def memory_budget(
     host: str | None, memory_nbytes: int | None, limits: Mapping[str, int] | None
 ) -> int:
-    """Return the bytes that models and buffers may take together.
+    """Return the bytes that models and buffers may use together.
 
     Natively three quarters of the memory, in a page half of `navigator.deviceMemory`: the rest is
-    the system's and the browser's. Where the memory is unknown, DEFAULT_MEMORY_BUDGET_NBYTES, or
-    the largest buffer of an adapter that has larger ones (no device with little memory offers
-    that).
+    for the system and the browser. If the memory is unknown, DEFAULT_MEMORY_BUDGET_NBYTES, or the
+    adapter's largest buffer if that is larger (no device with little memory offers such a buffer).
     """
     if memory_nbytes:
         return memory_nbytes * 3 // 4 if host == "native" else memory_nbytes // 2

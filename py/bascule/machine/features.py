@@ -1,4 +1,4 @@
-"""Features by the names that a program asks for: whether a machine has them."""
+"""Features by the names that programs ask for: whether a machine has them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from bascule.errors import InputError
 from bascule.machine.capabilities import Capabilities
 
-# "compute_shaders" is more than an adapter: a dispatch has computed something, and rightly.
+# "compute_shaders" needs more than an adapter: a dispatch with the right result.
 FEATURES: Mapping[str, Callable[[Capabilities], object]] = {
     "webgpu": lambda has: has.has_adapter,
     "compute_shaders": lambda has: has.dispatch,
@@ -25,7 +25,7 @@ FEATURES: Mapping[str, Callable[[Capabilities], object]] = {
 
 
 def has_feature(machine: Capabilities, name: str) -> bool:
-    """Whether it was found; what is unknown counts as missing. InputError for another name."""
+    """Whether a feature was found; unknown counts as missing. InputError for another name."""
     if name not in FEATURES:
         raise InputError("feature", f"one of {', '.join(FEATURES)}", repr(name))
     return bool(FEATURES[name](machine))

@@ -1,6 +1,6 @@
-"""What accelerators a machine has, by the files of their drivers and libraries: nothing is loaded.
+"""The accelerators of a machine, from the files of their drivers and libraries: nothing is loaded.
 
-These are facts for reports. Bascule computes through WebGPU, WebNN, WebAssembly and numpy alone.
+For reports: Bascule computes only through WebGPU, WebNN, WebAssembly and numpy.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from bascule.base.page_settings import IN_PAGE
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """An accelerator or its interface. `present` and `memory_nbytes` are None where unknown;
-    `source` says what was found, or why it is unknown.
+    """An accelerator or its API. `present` and `memory_nbytes` are None if unknown; `source` says
+    what was found, or why it is unknown.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Hardware:
     memory_nbytes: int | None = None
 
 
-# By name: driver files or folders below the root, libraries, Python packages that show it.
+# By name: driver files or folders below the root, libraries, Python packages.
 _SIGNS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "cuda": (("proc/driver/nvidia/version", "dev/nvidiactl"), ("cuda", "nvcuda"), ()),
     "rocm": (("dev/kfd", "opt/rocm"), ("amdhip64",), ()),
@@ -57,7 +57,7 @@ def _look(name: str, root: Path, libraries: Callable[[str], str | None]) -> Hard
             return Hardware(name, True, f"reported by /{file}", _memory_nbytes(name, root))
     for library in names:
         if result := libraries(library):
-            # Only a driver's files show a device: the library may be there without one.
+            # Only a driver's files show a device: the library may be installed without one.
             present = True if name in ("vulkan", "openvino") else None
             return Hardware(name, present, f"reported by the library {result}")
     for package in packages:
@@ -67,7 +67,7 @@ def _look(name: str, root: Path, libraries: Callable[[str], str | None]) -> Hard
 
 
 def _memory_nbytes(name: str, root: Path) -> int | None:
-    """From AMD's driver; NVIDIA's reports it only through its own library."""
+    """Read AMD's driver; NVIDIA's reports memory only through its own library."""
     if name != "rocm":
         return None
     result = 0

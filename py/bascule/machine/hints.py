@@ -1,4 +1,4 @@
-"""What a user can do about a capability that is missing."""
+"""Hints for missing capabilities."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ _HINTS = {
 
 
 def hint_for(capability: str) -> str:
-    """One sentence; for a limit or feature without one of its own, the way around any of them."""
+    """Return one sentence; a general one for a limit or feature without its own."""
     return _HINTS.get(capability, f"Ask for less of it, or let the work be split. {_NO_GPU}")

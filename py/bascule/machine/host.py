@@ -11,17 +11,17 @@ from pathlib import Path
 from bascule.backend.base import Backend
 from bascule.machine.facts import memory_budget
 
-# Where Linux has a container's share; "max" without a limit.
+# A container's memory limit on Linux; "max" if there is none.
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-# What a 32-bit WebAssembly memory can address.
+# The address space of a 32-bit WebAssembly memory.
 _WASM_NBYTES = 4 << 30
 
 
 def host_identity() -> str:
-    """A text that changes with whatever could make CPU code faster or slower. Never parsed."""
+    """Return a text that changes with what affects the speed of CPU code; only compared."""
     words = [sys.implementation.name, platform.python_version()]
     if sys.platform == "emscripten":
         from bascule.machine.host_browser import user_agent
@@ -32,19 +32,19 @@ def host_identity() -> str:
 
 
 def identity_of(backend: Backend) -> str:
-    """What a backend's speeds are remembered under."""
+    """Return the key of a backend's remembered speeds."""
     adapter = backend.adapter
     return adapter.identity if adapter else f"{backend.device_name} {host_identity()}"
 
 
-# Less free memory than this is too little for models beside other programs.
+# With less free memory than this there is no room for models beside other programs.
 LITTLE_NBYTES = 1 << 30
 
 
 def free_nbytes() -> int | None:
-    """Return the bytes that more data may take on this machine; None where that is unknown.
+    """Return the bytes that are free for more data; None if unknown.
 
-    A page cannot ask what is free: there it is the budget of its tab.
+    A page cannot ask for free memory: there it is the tab's budget.
     """
     if sys.platform == "emscripten":
         from bascule.machine.host_browser import device_memory_nbytes
@@ -59,7 +59,7 @@ def free_nbytes() -> int | None:
 
 
 def memory_nbytes() -> int | None:
-    """Physical memory, or this container's share of it; None where it is not reported."""
+    """Return the physical memory, or this container's share; None if it is not reported."""
     sizes: list[int] = []
     with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
         sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -70,14 +70,12 @@ def memory_nbytes() -> int | None:
 
 
 def tab_nbytes(memory_nbytes: int | None) -> int:
-    """Return the bytes that models may take in a page's WebAssembly, on a machine of that memory
-    (None: unknown).
-    """
+    """Return the bytes for models in a page's WebAssembly, from the machine's memory if known."""
     return min(memory_budget("page", memory_nbytes, None), _WASM_NBYTES)
 
 
 def is_busy() -> bool:
-    """Return whether the machine is too loaded to benchmark."""
+    """Whether the machine is too loaded to benchmark."""
     try:
         return os.getloadavg()[0] > (os.cpu_count() or 1)
     except (AttributeError, OSError):  # Windows and pages have no load average

@@ -1,4 +1,4 @@
-"""The browser, as it names itself."""
+"""The browser, by what it reports about itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import js
 
 
 def user_agent() -> str:
-    """Changes with every version; it keys what was measured and decides nothing."""
+    """Return a text that changes with every version; a key for measurements only."""
     return str(js.navigator.userAgent)
 
 

@@ -14,13 +14,13 @@ from bascule import __version__
 from bascule.machine.host import host_identity
 
 _PACKAGES = ("numpy", "wgpu", "wasmtime", "pywebnn")
-# Variables that steer Vulkan's loader, Mesa, NVIDIA's driver and wgpu.
+# Variables that affect Vulkan's loader, Mesa, NVIDIA's driver and wgpu.
 _STEERING = (
     "VK_", "WGPU", "MESA_", "LIBGL_", "GALLIUM_", "LP_", "DRI_", "AMD_", "RADV_", "INTEL_", "CUDA_",
     "NVIDIA_", "__NV_", "__GLX_", "__VK_",
 )  # fmt: skip
-# Where drivers register and describe themselves, on Linux and Windows; a driver of macOS comes with
-# its release, which the host's identity has.
+# Where drivers register, on Linux and Windows; on macOS a driver comes with the release, which is
+# part of the host's identity.
 _DRIVERS = (
     "/etc/vulkan/icd.d/*",
     "/etc/vulkan/implicit_layer.d/*",
@@ -43,10 +43,10 @@ _WEEK_S = 7 * 86_400
 
 
 def machine_key(environment: Mapping[str, str] | None = None, root: Path | None = None) -> str:
-    """A text that changes with GPUs, drivers, packages and what steers them; compared, never read.
+    """Return a text that changes with GPUs, drivers, packages and their settings; only compared.
 
-    Costs a few milliseconds. A page knows its browser only, so that there the key also changes from
-    week to week. `root` stands for the file system's.
+    Takes a few milliseconds. A page knows only its browser, so its key also changes every week.
+    `root` replaces the file system's root.
     """
     if sys.platform == "emscripten":
         return repr((__version__, host_identity(), int(time() / _WEEK_S)))
@@ -66,7 +66,7 @@ def _versions() -> list[tuple[str, str]]:
 
 
 def _address_space() -> int:
-    """The limit of this process's address space, which wasmtime reserves much of."""
+    """Return this process's address space limit; wasmtime reserves much of it."""
     try:
         import resource
     except ImportError:  # Windows
@@ -75,7 +75,7 @@ def _address_space() -> int:
 
 
 def _stamps(root: Path, patterns: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Name, time and size of each file; of a device its number stands for its time."""
+    """Return name, time and size of each file; for a device its number instead of the time."""
     results: list[tuple[str, int, int]] = []
     for path in _matching(root, patterns):
         with suppress(OSError):

@@ -1,7 +1,7 @@
-"""The load of the machine's processors, to which Bascule yields.
+"""The processor load that Bascule yields to.
 
-In a page it is the Compute Pressure API (Chromium has it), natively Linux's pressure stall
-information (https://docs.kernel.org/accounting/psi.html). Elsewhere nothing reports it.
+In a page it is the Compute Pressure API (Chromium), natively Linux's pressure stall information
+(https://docs.kernel.org/accounting/psi.html). Other systems do not report it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _LEVELS: tuple[tuple[float, PressureState], ...] = (
 
 
 class Pressure(Protocol):
-    """A source of the pressure on the machine."""
+    """A source of the machine's pressure."""
 
     @property
     def state(self) -> PressureState:
-        """The latest: at "critical" the machine cannot go on like this for long."""
+        """Return the current state; "critical" cannot be sustained for long."""
         ...
 
     def close(self) -> None:
@@ -38,7 +38,7 @@ class Pressure(Protocol):
 
 
 async def open_pressure() -> Pressure | None:
-    """Listen to the machine's pressure; None where it is not reported (`Capabilities.pressure`)."""
+    """Start listening; None if pressure is not reported (`Capabilities.pressure`)."""
     if sys.platform == "emscripten":
         from bascule.machine.pressure_browser import watch
 
@@ -47,7 +47,7 @@ async def open_pressure() -> Pressure | None:
 
 
 def has_linux_pressure(path: Path | None = None) -> bool:
-    """Whether the kernel reports it (since 4.20, where it was built to)."""
+    """Whether the kernel reports it (4.20 and later, if configured)."""
     return _waiting_percent(path or _CPU) is not None
 
 
@@ -68,11 +68,11 @@ class LinuxPressure:
         return self._state
 
     def close(self) -> None:
-        """See `Pressure.close`: nothing is held open."""
+        """See `Pressure.close`; nothing is open."""
 
 
 def _waiting_percent(path: Path) -> float | None:
-    """`avg10` of the line "some avg10=1.53 avg60=... total=..."; None where it is not to be had."""
+    """Return `avg10` of the line "some avg10=1.53 avg60=... total=..."; None if unavailable."""
     try:
         lines = path.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):

@@ -8,7 +8,7 @@ from bascule.base.bridge_browser import bridge_module
 
 
 class PagePressure:
-    """See `Pressure`. Asking for the state crosses into JavaScript: some microseconds."""
+    """See `Pressure`. Reading the state crosses into JavaScript: some microseconds."""
 
     def __init__(self, watched: Any) -> None:
         self._watched = watched
@@ -22,7 +22,7 @@ class PagePressure:
 
 
 async def watch(interval_ms: int) -> PagePressure | None:
-    """Listen from now on; None where the browser or the page's policy does not allow it."""
+    """Start listening; None if the browser or the page's policy does not allow it."""
     module = await bridge_module("bridge/pressure.js")
     watched = await module.watchPressure(interval_ms)
     return PagePressure(watched) if watched else None

@@ -1,4 +1,4 @@
-"""What an operation needs of a machine, held against what the machine has.
+"""Compare what an operation needs with what a machine has.
 
 A field that is None (unknown) never satisfies a requirement.
 """
@@ -14,7 +14,7 @@ from bascule.machine.capabilities import Capabilities, capabilities
 from bascule.machine.hints import hint_for
 
 _MIB = 1 << 20
-# A partial match counts for less than 1: a score of 1 says that nothing is missing.
+# A partial match scores less than 1: a score of 1 means that nothing is missing.
 _MOST_OF_A_LACK = 0.99
 _FLAGS = frozenset(f.name for f in fields(Capabilities) if f.type == "bool | None") - {
     "software",
@@ -25,11 +25,11 @@ _SETS = ("features", "wgsl_features", "data_types")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapabilityRequirements:
-    """What must be there; the defaults ask for nothing.
+    """The requirements of an operation; the defaults require nothing.
 
-    The first six are those of the Metal guide that Bascule grew out of, each as near as a page and
+    The first six are those of the Metal guide that Bascule grew out of, each as close as a page or
     a Python process can come. No page reaches the Apple Neural Engine: `ane_support` asks for a
-    WebNN context on an NPU, behind which a Mac may have it.
+    WebNN context on an NPU, which on a Mac may use it.
     """
 
     neural_network_support: bool = False  # a device that computes: WebGPU's, or one of WebNN's
@@ -48,7 +48,7 @@ class CapabilityRequirements:
     minimum_storage_mb: int = 0  # MiB that the origin may keep
 
     def __post_init__(self) -> None:
-        """InputError for a number below 0, a name alone where names belong, an unknown need."""
+        """InputError for a negative number, a string in place of a list, an unknown name."""
         for name in (*_SETS, "needs"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
         unknown = self.needs - _FLAGS
@@ -69,14 +69,14 @@ def meets_requirements(available: Capabilities, required: CapabilityRequirements
 def get_requirement_mismatch(
     available: Capabilities, required: CapabilityRequirements
 ) -> list[CapabilityMismatch]:
-    """All that is missing."""
+    """Return everything that is missing."""
     return [check.mismatch() for check in _checks(available, required) if check.share < 1]
 
 
 def compatibility_score(available: Capabilities, required: CapabilityRequirements) -> float:
-    """How much of what is required is there, 0.0 to 1.0; 1.0 if and only if all of it is.
+    """Return how much of the requirements is met, 0.0 to 1.0; 1.0 if and only if all are.
 
-    The mean over the requirements: a yes or no counts 1 or 0, a size the share that is there.
+    The mean over the requirements: a bool counts 1 or 0, a size the share that is available.
     """
     shares = [check.share for check in _checks(available, required)]
     return sum(shares) / len(shares) if shares else 1.0
@@ -85,7 +85,7 @@ def compatibility_score(available: Capabilities, required: CapabilityRequirement
 def validate_capabilities(
     available: Capabilities, required: CapabilityRequirements, device_name: str = ""
 ) -> None:
-    """CapabilityMismatchError with every lack, if there is one."""
+    """CapabilityMismatchError with everything that is missing, if anything is."""
     mismatches = get_requirement_mismatch(available, required)
     if mismatches:
         name = device_name or (available.adapter_name if available.has_adapter else "")
@@ -95,9 +95,9 @@ def validate_capabilities(
 async def validate_operation_requirements(
     required: CapabilityRequirements, available: Capabilities | None = None
 ) -> Capabilities:
-    """Check before an operation; probes where no record is given, and returns the record.
+    """Check requirements before an operation; probe if no record is given, and return the record.
 
-    CapabilityMismatchError with every lack, if there is one.
+    CapabilityMismatchError with everything that is missing, if anything is.
     """
     result = await capabilities() if available is None else available
     validate_capabilities(result, required)
@@ -106,7 +106,7 @@ async def validate_operation_requirements(
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """One requirement: the share of it that is there, and why not more."""
+    """One requirement: the share that is available, and why not more."""
 
     capability: str
     share: float
@@ -171,7 +171,7 @@ def _yes(name: str, present: bool | None, why: str) -> _Check:
 
 
 def _size(name: str, size: int, available: int | None, why: str, unit: str = "") -> _Check:
-    """At least `size`; a limit that is named "min..." is an alignment, the smaller the better."""
+    """Require at least `size`; a limit named "min..." is an alignment, where smaller is better."""
     at_most = name.startswith("min") and not unit
     required = f"at {'most' if at_most else 'least'} {size:,}{unit}"
     if available is None:
@@ -181,7 +181,7 @@ def _size(name: str, size: int, available: int | None, why: str, unit: str = "")
 
 
 def share_of(available: float | None, required: float) -> float:
-    """The share of a size that is there: 0 of an unknown one, 1 only where nothing is missing."""
+    """Return the share of a size that is available: 0 if unknown, 1 only if it suffices."""
     if required == 0:
         return 1.0
     if available is None:

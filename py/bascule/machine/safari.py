@@ -1,12 +1,10 @@
-"""What a Safari does, by its version: for plans about a browser that is not there to be probed.
+"""The capabilities of Safari by version, for plans about a browser that cannot be probed.
 
-It answers only where `browser_info` is given; what is probed always says more.
-
-`SAFARI_TABLE` keeps the answers, word for word, of the table that Bascule's FallbackManager goes
-back to, for the versions that it knew (up to 18), and is continued for those since. The old rows
-speak of WebGPU behind a developer's switch: no Safari before 26 has it on by default. What each
-version really ships is in `SAFARI_FACTS`, each fact with its source, and `safari_capabilities`
-goes by those alone.
+Used only with `browser_info`; probing is always more reliable. `SAFARI_TABLE` repeats, word for
+word, the table of the FallbackManager that this one descends from, for the versions that it knew
+(up to 18), and continues it. Its old rows are about WebGPU behind a developer flag: no Safari
+before 26 has it on by default. What each version really ships is in `SAFARI_FACTS`, each with its
+source, and `safari_capabilities` uses only those.
 """
 
 from __future__ import annotations
@@ -39,13 +37,13 @@ class Support(Enum):
 
     @property
     def needs_fallback(self) -> bool:
-        """Whether an operation that rests on it should go another way."""
+        """Whether an operation that depends on it should fall back."""
         return not self.value.startswith("✅")
 
 
 @dataclass(frozen=True, slots=True)
 class SafariSupport:
-    """A row of the table: it holds from version `since` on."""
+    """A row of the table, valid from version `since`."""
 
     versions: str
     since: Version
@@ -63,29 +61,29 @@ SAFARI_TABLE = (
     SafariSupport("16.0 - 16.3", (16, 0), "Tier 1", _S.PARTIAL, _S.NO, _S.LIMITED, _S.BASIC),
     SafariSupport("16.4 - 16.x", (16, 4), "Tier 1", _S.PARTIAL, _S.NO, _S.ENHANCED, _S.IMPROVED),
     SafariSupport("17.0+", (17, 0), "Tier 2", _S.PARTIAL, _S.PARTIAL, _S.IMPROVED, _S.ENHANCED),
-    # WebGPU is on: what Bascule does in 4 bits and with a KV cache needs no more than its core.
+    # WebGPU is on: Bascule's 4-bit weights and KV cache need only its core.
     SafariSupport("26.0+", (26, 0), "Tier 2", _S.FULL, _S.FULL, _S.IMPROVED, _S.ENHANCED),
 )
 
 
 def is_safari(browser_info: Mapping[str, Any] | None) -> bool:
-    """Whether that is Safari, "Mobile Safari" and the like among it."""
+    """Whether that is Safari, including "Mobile Safari" and the like."""
     return "safari" in str((browser_info or {}).get("name", "")).lower()
 
 
 def safari_version(browser_info: Mapping[str, Any] | None) -> Version:
-    """(major, minor) of "17", "17.4.1" or 17.4; of anything else (0, 0), the careful answer."""
+    """Return (major, minor) of "17", "17.4.1" or 17.4; otherwise (0, 0), to be safe."""
     result = re.match(r"\s*(\d{1,4})(?:\.(\d{1,4}))?", str((browser_info or {}).get("version", "")))
     return (int(result.group(1)), int(result.group(2) or 0)) if result else (0, 0)
 
 
 def parse_safari_version(browser_info: Mapping[str, Any] | None) -> float:
-    """The version as a float, for people; a minor version of 10 looks like one of 1 in it."""
+    """Return the version as a float, for people; minor version 10 looks like 1."""
     return float("{}.{}".format(*safari_version(browser_info)))
 
 
 def safari_support(browser_info: Mapping[str, Any] | None) -> SafariSupport | None:
-    """The table's row for a Safari; None for another browser, or none."""
+    """Return the table's row for a Safari; None for another browser, or none."""
     if not is_safari(browser_info):
         return None
     version = safari_version(browser_info)
@@ -101,10 +99,11 @@ def safari_features(browser_info: Mapping[str, Any] | None) -> dict[str, bool]:
 
 
 def safari_capabilities(browser_info: Mapping[str, Any] | None) -> Capabilities | None:
-    """What probing would find in that Safari, in a worker of an isolated page, as far as is known.
+    """Return what probing would find in that Safari, in a worker of an isolated page, as far as
+    known.
 
-    Limits are those that the specification grants every device. `dispatch` is unknown: nothing
-    has run. None for another browser, or none.
+    Limits are those guaranteed by the specification. `dispatch` is unknown: nothing has run. None
+    for another browser, or none.
     """
     ships = safari_features(browser_info)
     if not ships:

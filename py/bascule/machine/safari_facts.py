@@ -1,7 +1,7 @@
-"""What Safari ships since which version, each fact with where it is written.
+"""Features of Safari by version, each with its source.
 
-The versions are those of macOS and iOS alike, of MDN's browser-compat-data 8.1.9 (November 2026)
-where no other source stands.
+The versions are those of macOS and iOS alike, from MDN's browser-compat-data 8.1.9 (November 2026)
+if no other source is given.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class SafariFact:
 
 
 SAFARI_FACTS = (
-    # In workers as well. Safari 26 on an older macOS leaves it off, behind a developer's switch
+    # In workers as well. Safari 26 on an older macOS has it off, behind a developer flag
     # (https://github.com/Fyrd/caniuse/issues/7390).
     SafariFact("webgpu", (26, 0), "https://webkit.org/blog/17333/webkit-features-in-safari-26-0/"),
     SafariFact("shader-f16", (26, 0), _BCD + "api/GPUSupportedFeatures.json"),
     SafariFact("timestamp-query", (26, 0), _BCD + "api/GPUSupportedFeatures.json"),
-    # GPUAdapterInfo has subgroupMinSize and subgroupMaxSize from then on only.
+    # GPUAdapterInfo has subgroupMinSize and subgroupMaxSize only since then.
     SafariFact("subgroups", (27, 3), "https://github.com/WebKit/WebKit/pull/68713"),
     SafariFact("jspi", (27, 0), "https://webkit.org/blog/18325/webkit-features-for-safari-27-0/"),
-    # SharedArrayBuffer and shared WASM memory, behind the cross-origin isolation headers.
+    # SharedArrayBuffer and shared WASM memory, which require the cross-origin isolation headers.
     SafariFact(
         "threads", (15, 2), "https://webkit.org/blog/12140/new-webkit-features-in-safari-15-2/"
     ),

@@ -1,5 +1,5 @@
-"""One file by chunks: from the cache where a chunk is there and its hash is right, else from the
-network, and then stored in the cache before it is returned.
+"""Read one file chunk by chunk: from the cache if a chunk is there and its hash matches, else from
+the network and into the cache.
 
 web/bridge/download.js does the same in a page.
 """
@@ -36,17 +36,18 @@ _BEAT_S = 0.2
 SILENCE_S = 10.0
 
 
-# Between two looks at how much room there is.
+# Bytes that may be written between two checks of the free space.
 _MOST_CREDIT_NBYTES = 64 << 20
-# What may wait in memory until the model's own header has been read.
+# Bytes that may wait in memory until the model's header has been read.
 _MOST_WAITING_NBYTES = 64 << 20
 
 
 class Keeping:
-    """What the files of one model share: the journal, until it fails, and leave to evict.
+    """State that the files of one model share: the journal, until it fails, and the permission to
+    evict.
 
-    Nothing is evicted for a model before its header was read (`trusted`): a server that claims to
-    have one removes nothing of others by that.
+    Nothing is evicted for a model before its header has been read (`trusted`), so a server cannot
+    flush the cache by announcing a model that it does not have.
     """
 
     def __init__(self, location: str, journal: Journal | None) -> None:
@@ -56,7 +57,7 @@ class Keeping:
         self._location = location
 
     def stop(self, why: str) -> None:
-        """Keep nothing more, with one warning."""
+        """Stop caching, with one warning."""
         if self.journal is not None:
             self.journal = None
             _warn(f"{self._location} is not cached for the next time: {why}.")
@@ -64,7 +65,7 @@ class Keeping:
 
 @dataclass(slots=True)
 class _Run:
-    """A response that is open: the chunk that it brings next, and the last."""
+    """An open response: the next chunk that it delivers, and the last."""
 
     next: int
     last: int
@@ -73,7 +74,7 @@ class _Run:
 
 
 class CachedFile:
-    """A file at a URL, and what is cached of it: nothing without a journal."""
+    """A file at a URL and its cached chunks; without a journal nothing is cached."""
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class CachedFile:
 
     @property
     def entry(self) -> Entry:
-        """What is known of the file."""
+        """The file's journal entry."""
         assert self._entry is not None  # the source opens a file before it hands it out
         return self._entry
 
@@ -118,7 +119,7 @@ class CachedFile:
         return self._entry is not None
 
     async def open(self, expected: Expected | None) -> None:
-        """Find out the file's version. FileMissingError, SourceError."""
+        """Find out the file's version. Raises FileMissingError, SourceError."""
         self._expected = expected
         stored = self._journal.load(self._key) if self._journal else None
         if expected is None:
@@ -139,7 +140,7 @@ class CachedFile:
             self._use = self._journal.hold(self._key)
 
     async def read_all(self, most: int) -> bytes:
-        """All bytes of a small file, whose size the server need not report."""
+        """Read all bytes of a small file; the server need not report its size."""
         if self.entry.nbytes >= 0:
             return b"".join([await self.chunk(i) for i in range(len(self.entry.hashes))])
         data = await self.remote.whole(most)
@@ -152,25 +153,26 @@ class CachedFile:
         return data
 
     def want(self, order: list[int]) -> None:
-        """Say in which order chunks will be asked for, so that one request serves neighbours."""
+        """Announce the order of the reads, so that one request serves neighbouring chunks."""
         self._after = dict(pairwise(order))
 
     def needs_proof(self, sha256: str) -> bool:
-        """Whether the whole file's hash has still to be compared."""
+        """Whether the hash of the whole file still has to be checked."""
         return bool(sha256) and self._expected is None and self.entry.sha256 != sha256
 
     def proven(self, sha256: str) -> None:
-        """Note that the whole file has this hash."""
+        """Record that the whole file has this hash."""
         self.entry.sha256 = sha256
         self._save()
 
     async def chunk(self, index: int) -> bytes:
-        """A chunk, verified where its hash is known."""
+        """Return a chunk, verified if its hash is known."""
         while (result := self._from_cache(index)) is None:
             if self._lock is not None or self._journal is None or self._silent_s >= SILENCE_S:
                 return await self._from_network(index)
-            # Another process may be fetching the same file: then what it has kept is taken, chunk
-            # by chunk. One that caches nothing for long is frozen: fetching twice does no harm.
+            # Another process may be fetching the same file: then its cached chunks are used as they
+            # arrive. If it caches nothing for a long time it has stopped; fetching the file twice
+            # does no harm.
             journal, before = self._journal, self._journal.pulse(self._key)
             await self._acquire()
             stored = journal.load(self._key)
@@ -181,7 +183,7 @@ class CachedFile:
         return result
 
     def kept(self, index: int) -> bytes:
-        """A chunk from the cache; SourceError where it is gone, or damaged."""
+        """Return a chunk from the cache; SourceError if it is missing or damaged."""
         digest = self._hash(index)
         data = self._journal.chunk(digest) if self._journal and digest else None
         if data is None or len(data) != self.entry.length(index):
@@ -195,7 +197,7 @@ class CachedFile:
         return data
 
     async def pause(self) -> None:
-        """Close what is open, and let other processes go on. Cached chunks stay."""
+        """Close the connection and let other processes fetch; cached chunks stay."""
         await self._end_run()
         self._silent_s = 0.0
         if self._lock is not None:
@@ -203,7 +205,7 @@ class CachedFile:
             await lock.release()
 
     def release(self) -> None:
-        """The file is in use no longer."""
+        """Mark the file as no longer in use."""
         self._waiting.clear()
         if self._use is not None:
             self._use.close()
@@ -217,7 +219,9 @@ class CachedFile:
         self._remove()
 
     async def _revalidated(self, stored: Entry | None) -> Entry:
-        """What is kept, if the server still has that version, cannot be asked or is not to be."""
+        """Return the cached entry if it is still current, if the server cannot be reached, or if it
+        must not be asked; otherwise a fresh one.
+        """
         if stored and not self._keeping.revalidates:
             self.remote.version = _version(stored)
             return stored
@@ -294,7 +298,7 @@ class CachedFile:
         )
 
     async def _pull(self, index: int) -> bytes:
-        """The next chunk of the response that is open, or of a new one."""
+        """Return the next chunk of the open response, or of a new one."""
         if self._run is None or self._run.next != index:
             await self._begin_run(index)
         run = self._run
@@ -322,7 +326,7 @@ class CachedFile:
             self._journal.beat(self._key)
 
     async def _begin_run(self, index: int) -> None:
-        """One request serves all chunks up to one that is there, or that is not asked for next."""
+        """Open one request for all chunks up to the next that is cached or not asked for."""
         await self._end_run()
         last = index
         while self._after.get(last) == last + 1 and not self.entry.hashes[last + 1]:
@@ -338,7 +342,7 @@ class CachedFile:
                 await run.parts.aclose()
 
     def trust(self) -> None:
-        """The model's header was read: keep what has waited for that."""
+        """Cache the chunks that waited for the model's header to be read."""
         waiting, self._waiting = self._waiting, {}
         for digest, data in waiting.items():
             self._store(digest, data)
@@ -359,8 +363,8 @@ class CachedFile:
             self._keeping.stop(f"the disk accepts no more ({error.strerror})")
 
     def _has_room(self, journal: Journal, digest: str, data: bytes) -> bool:
-        """Whether a chunk can be cached now. Others are evicted for bytes that have come, not for
-        bytes that are promised, and none where all of them would not make room for this file.
+        """Whether a chunk can be cached now. Others are evicted only for bytes that have arrived,
+        and never if evicting all of them would not make room for this file.
         """
         nbytes = len(data)
         if nbytes > self._credit:
@@ -395,7 +399,7 @@ class CachedFile:
                 self._journal.save(self._key, entry or self.entry)
 
     async def _acquire(self) -> None:
-        """Become the one that fetches, unless another process is for the next moment."""
+        """Take the fetch lock, unless another process keeps it for the next moment."""
         assert self._journal is not None
         try:
             lock = self._journal.lock(self._key)

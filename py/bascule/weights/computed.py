@@ -1,4 +1,4 @@
-"""Parameters whose numbers follow from the settings, and are in no file."""
+"""Parameters that are computed from the config and stored in no file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bascule.program.program import Computed, Parameter
 
 
 def write_computed(parameters: Sequence[Parameter], store: WeightStore) -> list[Parameter]:
-    """Write what is computed into the store; return the parameters that come from files."""
+    """Write the computed parameters into the store; return those that come from files."""
     for parameter in parameters:
         if parameter.computed is not None:
             numbers = computed_numbers(parameter.computed, parameter.shape)
@@ -22,7 +22,7 @@ def write_computed(parameters: Sequence[Parameter], store: WeightStore) -> list[
 
 
 def computed_numbers(computed: Computed, shape: tuple[int, ...]) -> array[float]:
-    """Return zeros, given numbers, or cosines and sines of positions' angles (P, D), float32."""
+    """Return zeros, the given numbers, or the angles' cosines and sines (P, D), float32."""
     numbers = array("f", computed.numbers)
     if computed.numbers:
         return numbers

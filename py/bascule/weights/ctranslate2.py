@@ -1,9 +1,9 @@
-"""The model.bin of a CTranslate2 folder, read as if an enemy had written it.
+"""Read the model.bin of a CTranslate2 folder as hostile input.
 
 Format (its model.h and model.cc, binary version 6): numbers little-endian; a string is its length
-as u16, with the zero byte that ends it. u32 version, the name of the specification, u32 revision,
-u32 number of variables; of each its name, u8 axes, u32 sizes, u8 type, u32 bytes, and those bytes;
-u32 number of aliases; of each its name and the variable's. Only the standard library.
+as u16, including the zero byte that ends it. u32 version, the name of the specification, u32
+revision, u32 number of variables; for each its name, u8 axes, u32 sizes, u8 type, u32 bytes, and
+those bytes; u32 number of aliases; for each its name and the variable's. Only the standard library.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from bascule.weights.safetensors import DTYPE_NBYTES, TensorInfo
 _VERSION = 6
 _TYPES = ("F32", "I8", "I16", "I32", "F16", "BF16")
 _MOST_VARIABLES, _MOST_AXES, _MOST_NAME = 10_000, 8, 1024
-# Headers stand before each variable's numbers: read this much where one is expected.
+# A header precedes each variable's data: read this much where one is expected.
 _AHEAD = 4096
 Read = Callable[[int, int], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class BinHeader:
-    """What model.bin holds: the specification's name and each variable, aliases included."""
+    """Contents of model.bin: the specification's name and each variable, including aliases."""
 
     specification: str
     variables: dict[str, TensorInfo]
 
 
 class _Cursor:
-    """Reads a file's small parts in order; ModelFileError where it ends too early."""
+    """Reads a file's small fields in order; ModelFileError if it ends too early."""
 
     def __init__(self, read: Read, nbytes: int, file: str) -> None:
         self._read = read
@@ -53,7 +53,7 @@ class _Cursor:
         return self._ahead[offset : offset + count]
 
     def need(self, count: int) -> None:
-        """Check that so many bytes follow."""
+        """Check that this many bytes follow."""
         if count > self._nbytes - self.at:
             problem = f"it ends after {self._nbytes:,} bytes, and {count:,} more belong to byte"
             raise ModelFileError(self._file, f"{problem} {self.at:,}")
@@ -64,7 +64,7 @@ class _Cursor:
         return result
 
     async def string(self) -> str:
-        """Return a name."""
+        """Return a string."""
         length = await self.number("H")
         if not 1 < length <= _MOST_NAME:
             raise ModelFileError(self._file, f"it has a name of {length:,} bytes")
@@ -75,20 +75,20 @@ class _Cursor:
         return name
 
     def fail(self, problem: str) -> ModelFileError:
-        """Make the error for what cannot be."""
+        """Return the error for an invalid field."""
         return ModelFileError(self._file, problem)
 
     @property
     def nbytes_left(self) -> int:
-        """Bytes that follow."""
+        """Bytes that remain."""
         return self._nbytes - self.at
 
 
 async def read_bin_header(read: Read, nbytes: int, file: str) -> BinHeader:
-    """Read the table of a model.bin of that size; `read` gives bytes by offset and count.
+    """Read the table of a model.bin of that size; `read` returns bytes by offset and count.
 
-    ModelFileError for anything but a file whose variables fill it, UnsupportedModelError for
-    another version.
+    ModelFileError unless the variables fill the file exactly, UnsupportedModelError for another
+    version.
     """
     cursor = _Cursor(read, nbytes, file)
     version = await cursor.number("I")

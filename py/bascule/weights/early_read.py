@@ -1,4 +1,4 @@
-"""A file that is asked for before it is known to be needed."""
+"""A file that is requested before it is known to be needed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bascule.weights.source import Source
 
 
 class EarlyRead:
-    """Reads a file at once; awaiting gives its bytes or raises what reading raised.
+    """Starts reading a file at once; awaiting it returns the bytes or raises the read's error.
 
-    The task itself never fails: a file that is missing and not needed is no error for the event
-    loop to report.
+    The task itself never fails, so the event loop reports no error for a missing file that nobody
+    needs.
     """
 
     def __init__(self, source: Source, file: str) -> None:
@@ -27,7 +27,7 @@ class EarlyRead:
         return result
 
     async def stop(self) -> None:
-        """Cancel the read unless it has ended."""
+        """Cancel the read unless it has finished."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

@@ -1,8 +1,8 @@
-"""The header of a GGUF file, read as if an enemy had written it.
+"""Parse the header of a GGUF file as hostile input.
 
 Format, versions 2 and 3, little-endian (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md):
 magic, version, two counts; the metadata, typed key by key; the tensor table; then, from the next
-multiple of the alignment on, the tensors' bytes. Only the standard library: runs in a page.
+multiple of the alignment, the tensors' bytes. Only the standard library: runs in a page.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ _MOST_KEY_NBYTES = 65_535
 _MOST_TENSOR_NAME_NBYTES = 64
 _MOST_DIMENSIONS = 4
 _MOST_ELEMENTS = 1 << 53
-# The fewest bytes that one can take: a name of one byte, and a value of one byte or one dimension.
+# The smallest size of a key or a tensor entry: a name of one byte, and a value of one byte or one
+# dimension.
 _LEAST_KEY_NBYTES = 8 + 1 + 4 + 1
 _LEAST_TENSOR_NBYTES = 8 + 1 + 4 + 8 + 4 + 8
 
 _BOOL, _STRING, _ARRAY, _UINT32 = 7, 8, 9, 4
-# A value type's number -> its name and the struct and array code (None: it has its own reader).
+# Value type -> its name and its struct and array code (None: it has a reader of its own).
 _VALUE_TYPES: dict[int, tuple[str, str | None]] = {
     0: ("uint8", "B"),
     1: ("int8", "b"),
@@ -59,13 +60,13 @@ _VALUE_TYPES: dict[int, tuple[str, str | None]] = {
     12: ("float64", "d"),
 }
 
-# An array of numbers is an array.array; of strings, booleans or arrays a tuple.
+# An array of numbers is an array.array; one of strings, booleans or arrays is a tuple.
 Value = bool | int | float | str | Sequence["Value"]
 
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """One tensor; `shape` is row-major (last dimension adjacent), `start` counts file bytes."""
+    """One tensor; `shape` is row-major, `start` counts bytes of the file."""
 
     name: str
     type: BlockType
@@ -76,7 +77,7 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """All that stands before a file's weights; the tensors lie from byte `data_start` on."""
+    """Everything before a file's weights; tensors start at byte `data_start` or later."""
 
     version: int
     alignment: int
@@ -87,7 +88,7 @@ class GgufHeader:
 
 @dataclass(frozen=True, slots=True)
 class NeedMore:
-    """The header is longer than these bytes; pass at least the file's first `nbytes`."""
+    """The header is longer than what was passed: at least the first `nbytes` are needed."""
 
     nbytes: int
 
@@ -95,9 +96,9 @@ class NeedMore:
 async def read_gguf_header(
     read: Callable[[int, int], Awaitable[bytes]], file_nbytes: int, place: str
 ) -> GgufHeader:
-    """Read a file's header in growing ranges; `read(offset, nbytes)` gives those bytes.
+    """Read a file's header in growing ranges; `read(offset, nbytes)` returns those bytes.
 
-    Each byte is read once and at most MOST_HEADER_NBYTES of them. ModelFileError as `parse_gguf`.
+    Each byte is read once, and at most MOST_HEADER_NBYTES of them. ModelFileError as `parse_gguf`.
     """
     data = b""
     wanted = min(FIRST_READ_NBYTES, file_nbytes)
@@ -113,12 +114,12 @@ async def read_gguf_header(
 
 
 def parse_gguf(data: bytes, file_nbytes: int, place: str) -> GgufHeader | NeedMore:
-    """The header of the file of `file_nbytes` bytes that begins with `data`.
+    """Parse the header of a file of `file_nbytes` bytes that begins with `data`.
 
-    NeedMore if it is longer than `data`: it asks for twice as much at least, so that a caller who
-    follows it parses each byte about twice in all. Never NeedMore if `data` is the whole file.
-    ModelFileError for anything but a sound header of at most MOST_HEADER_NBYTES whose tensors lie
-    inside the file and do not overlap; `place` names the file there.
+    Returns NeedMore if the header is longer than `data`; it asks for at least twice as much, so
+    each byte is parsed about twice in all. Never NeedMore if `data` is the whole file.
+    ModelFileError unless the header is sound, at most MOST_HEADER_NBYTES long, and its tensors lie
+    inside the file without overlapping; `place` names the file in the message.
     """
     if len(data) > file_nbytes:
         raise fault(place, "file", f"at most {file_nbytes:,} bytes", f"{len(data):,}")
@@ -165,7 +166,7 @@ def _version(reader: Reader) -> int:
 
 
 def _metadata(reader: Reader, n_keys: int) -> tuple[dict[str, Value], int]:
-    """All keys with their values, and the alignment."""
+    """Return all keys with their values, and the alignment."""
     metadata: dict[str, Value] = {}
     alignment = DEFAULT_ALIGNMENT
     for index in range(n_keys):
@@ -237,7 +238,7 @@ def _numbers(reader: Reader, code: int, count: int, where: str) -> array[int] | 
 
 
 class _Entry(NamedTuple):
-    """A row of the tensor table; `offset` counts from the data's start."""
+    """A row of the tensor table; `offset` is relative to the start of the data."""
 
     name: str
     shape: tuple[int, ...]
@@ -251,7 +252,7 @@ def _entry(reader: Reader, index: int) -> _Entry:
     n_dimensions = reader.u32(where)
     if not 1 <= n_dimensions <= _MOST_DIMENSIONS:
         raise reader.fault(where, f"1 to {_MOST_DIMENSIONS} dimensions", f"{n_dimensions:,}")
-    # The file has the adjacent dimension first.
+    # The file lists the innermost dimension first.
     shape = tuple(reversed([reader.u64(where) for _ in range(n_dimensions)]))
     return _Entry(name, shape, type=reader.u32(where), offset=reader.u64(where))
 

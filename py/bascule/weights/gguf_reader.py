@@ -1,6 +1,7 @@
-"""Little-endian numbers and strings out of a file's first bytes, none of which is trusted.
+"""Read little-endian numbers and strings from untrusted bytes.
 
-A length or a count is believed only once the file is long enough for it: a lie allocates nothing.
+A length or count is accepted only if the file is long enough for it, so a false one allocates
+nothing.
 """
 
 from __future__ import annotations
@@ -11,33 +12,33 @@ from bascule.errors import ModelFileError
 
 # Large vocabularies (262k tokens with their merges) need about 16 MiB.
 MOST_HEADER_NBYTES = 64 << 20
-# Strings, booleans and arrays inside arrays cost Python more time and memory than room in a file.
+# Strings, booleans and nested arrays cost Python more time and memory than bytes in the file.
 MOST_ITEMS = 1 << 20
-# What one array inside an array counts for: measured, 4 microseconds against 0.5 for a string.
+# Cost of a nested array in items: 4 microseconds, measured, against 0.5 for a string.
 INNER_ARRAY_ITEMS = 16
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 
 
 class Short(Exception):
-    """The header needs the first `nbytes` bytes of the file, and fewer were given."""
+    """The header needs the first `nbytes` bytes of the file, and fewer were passed."""
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
 
 
 def fault(place: str, where: str, expected: str, found: str, hint: str = "") -> ModelFileError:
-    """An error that says where in the file it is, what belongs there and what stands there."""
+    """Return an error with the place in the file, the expected value and the value found."""
     return ModelFileError(place, f"{where}: expected {expected}, found {found}", hint=hint)
 
 
 def quoted(name: str) -> str:
-    """A name out of the file as a short printable text."""
+    """Return a name from the file as a short printable text."""
     text = repr(name[:80])
     return text if len(name) <= 80 and len(text) <= 90 else f"{text[:80]}...'"
 
 
 class Reader:
-    """A place in the file that moves on with all that is read, and never past its end."""
+    """A read position in the file's first bytes that never passes their end."""
 
     __slots__ = ("at", "data", "file_nbytes", "items_left", "place")
 
@@ -47,11 +48,11 @@ class Reader:
         self.items_left = MOST_ITEMS
 
     def fault(self, where: str, expected: str, found: str, hint: str = "") -> ModelFileError:
-        """An error in this file."""
+        """Return an error in this file."""
         return fault(self.place, where, expected, found, hint)
 
     def need(self, nbytes: int, where: str) -> None:
-        """See that `nbytes` more bytes are here. Short if they could still come."""
+        """Check that `nbytes` more bytes are here; Short if more of the file has to be read."""
         end = self.at + nbytes
         if end <= len(self.data) and end <= MOST_HEADER_NBYTES:
             return
@@ -59,7 +60,7 @@ class Reader:
         raise Short(end)
 
     def could_need(self, nbytes: int, where: str) -> None:
-        """See that the file, and a header in it, has room for `nbytes` more bytes."""
+        """Check that the file, and its header, have room for `nbytes` more bytes."""
         remaining = self.file_nbytes - self.at
         if nbytes > remaining:
             expected = f"no more than the {remaining:,} bytes left in the file"
@@ -69,21 +70,21 @@ class Reader:
             raise self.fault(where, expected, f"at least {self.at + nbytes:,}")
 
     def take(self, nbytes: int, where: str) -> bytes:
-        """The next `nbytes` bytes."""
+        """Return the next `nbytes` bytes."""
         self.need(nbytes, where)
         self.at += nbytes
         return self.data[self.at - nbytes : self.at]
 
     def u32(self, where: str) -> int:
-        """The next unsigned number of 4 bytes."""
+        """Read a u32."""
         return _U32.unpack(self.take(4, where))[0]
 
     def u64(self, where: str) -> int:
-        """The next unsigned number of 8 bytes: a "negative" one is a very large one here."""
+        """Read a u64; a negative number in the file reads as a very large one."""
         return _U64.unpack(self.take(8, where))[0]
 
     def count(self, where: str, most: int, least_nbytes: int) -> int:
-        """A number of things to come. Refused past `most` or past what the file has room for."""
+        """Read the number of items that follow; an error past `most` or the file's end."""
         count = self.u64(where)
         if count > most:
             raise self.fault(where, f"at most {most:,}", f"{count:,}")
@@ -91,18 +92,18 @@ class Reader:
         return count
 
     def name(self, where: str, most_nbytes: int) -> str:
-        """A string that names something: not empty, not long, without NUL."""
+        """Read a name: not empty, not long, without NUL."""
         nbytes = self.u64(where)
         if not 1 <= nbytes <= most_nbytes:
             raise self.fault(where, f"a name of 1 to {most_nbytes:,} bytes", f"{nbytes:,}")
         name = self.text(nbytes, where)
         if "\0" in name:
-            # A reader written in C would take it for a shorter name.
+            # A reader written in C would stop at the NUL.
             raise self.fault(where, "a name without NUL", quoted(name))
         return name
 
     def text(self, nbytes: int, where: str) -> str:
-        """The next `nbytes` bytes as UTF-8."""
+        """Read `nbytes` bytes of UTF-8."""
         start = self.at
         try:
             return str(self.take(nbytes, where), "utf-8")
@@ -110,12 +111,13 @@ class Reader:
             raise self.fault(where, "UTF-8", f"other bytes from byte {start:,} on") from None
 
     def strings(self, count: int, where: str) -> tuple[str, ...]:
-        """`count` strings. Vocabularies: a tight loop that knows the bytes' end."""
+        """Read `count` strings in a tight loop: vocabularies are long."""
         data, at, end = self.data, self.at, min(len(self.data), MOST_HEADER_NBYTES)
         results: list[str] = []
         try:
             for _ in range(count):
-                # A length that is cut off reads as too small or too large: `stop` settles both.
+                # A truncated length reads as too small or too large; the check of `stop` catches
+                # both.
                 start = at + 8
                 stop = start + int.from_bytes(data[at:start], "little")
                 if stop > end:
@@ -131,7 +133,7 @@ class Reader:
         return tuple(results)
 
     def spend(self, count: int, where: str) -> None:
-        """Count strings, booleans and inner arrays. Refused once they are too many in all."""
+        """Count strings, booleans and nested arrays; an error once there are too many in total."""
         if count > self.items_left:
             expected = f"at most {MOST_ITEMS:,} strings, booleans and inner arrays (as 16) in all"
             raise self.fault(where, expected, f"{count:,} after {MOST_ITEMS - self.items_left:,}")

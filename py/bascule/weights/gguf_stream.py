@@ -1,7 +1,6 @@
-"""Loading a GGUF file: its header first, then its tensors stream into a weight store as they are.
+"""Load a GGUF file: its header first, then its tensors stream into a weight store unchanged.
 
-A program is made from the header: if the file has another header when a load restarts, the load
-fails.
+The program depends on the header: if a restarted load finds another header, it fails.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from bascule.weights.stream import fill, mark_missing, with_restarts
 
 
 async def find_gguf(source: Source) -> str | None:
-    """The name of a folder's GGUF file, the only one that is looked for; None if it has none.
+    """Return the name of a folder's GGUF file, model.gguf; None if there is none.
 
-    SourceError if the folder cannot be asked.
+    SourceError if the folder cannot be read.
     """
     try:
         await source.size(MODEL_GGUF)
@@ -35,10 +34,10 @@ async def find_gguf(source: Source) -> str | None:
 
 
 async def read_gguf(source: Source, file: str = MODEL_GGUF) -> GgufHeader:
-    """The checked header of a GGUF file.
+    """Read and check the header of a GGUF file.
 
-    Raises ModelFileError for one that is unsound, UnsupportedModelError for a part of a model that
-    was split into several files, SourceError when reading fails.
+    Raises ModelFileError if it is unsound, UnsupportedModelError for one part of a split model,
+    SourceError if reading fails.
     """
     header = await with_restarts(source, partial(_header, source, file), source.forget)
     count = header.metadata.get("split.count")
@@ -62,9 +61,9 @@ async def load_gguf_weights(
 ) -> None:
     """Fill `store` with `parameters`, in their order, from the file that `header` was read from.
 
-    Parameters of f32 take F32, F16 or BF16 tensors, widened; those of another dtype take a tensor's
-    bytes as they are. `store.arrivals` is notified of each complete parameter. Restarts and errors
-    are those of `load_weights`; FileChangedError also where the file has a new header by now.
+    Parameters of f32 take F32, F16 or BF16 tensors and widen them; those of another dtype take a
+    tensor's bytes unchanged. `store.arrivals` is notified of each complete parameter. Restarts and
+    errors are those of `load_weights`; FileChangedError also if the file's header has changed.
     """
     place = f"{source.location}/{file}"
     table = {

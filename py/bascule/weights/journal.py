@@ -1,13 +1,13 @@
-"""The weight cache of a native machine: chunks named by their SHA-256, and a journal of files.
+"""The weight cache on a native machine: chunks named by their SHA-256, and a journal of files.
 
     <weights folder>/chunks/ab/abcd...      a chunk
     <weights folder>/files/<key>.json       a file's version and the hashes of its chunks
-    <weights folder>/files/<key>.lock       held while one process fetches the file
-    <weights folder>/files/<key>.beat       touched by that process while bytes come
+    <weights folder>/files/<key>.lock       held while a process fetches the file
+    <weights folder>/files/<key>.beat       touched by that process while bytes arrive
     <weights folder>/files/<key>.use        held, shared, while models of the file are open
 
-Equal chunks of different models are kept once; a half-written one does not have its name's hash.
-web/bridge/journal.js keeps the same in a page.
+Equal chunks of different models are stored once; a truncated one does not match its name.
+web/bridge/journal.js does the same in a page.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from bascule.base.json_object import MANIFEST, JsonFault, parse_json
 from bascule.weights.manifest import is_count
 
 _HASH = re.compile(r"[0-9a-f]{64}")
-# Nothing else in the folder is ever removed: it may be one that the user has other files in.
+# Other files in the folder are never removed: the user may have chosen one with files in it.
 _PART_NAME = re.compile(rf"(\.[0-9a-f.json]{{1,40}}\.[0-9a-f]{{16}}|tmp[0-9a-z_]{{8}})\{PART}")
 _ENTRY_NAME = re.compile(r"[0-9a-f]{32}\.json")
 _MOST_NBYTES = 1 << 50
-# 1 TiB by chunks of 4 MiB: what a server claims is compared with it before anything is sized by it.
+# 1 TiB in chunks of 4 MiB. A size that a server announces is checked against it before use.
 MOST_CHUNKS = 1 << 18
 DEFAULT_MOST_NBYTES = 64 << 30
 
 
 @dataclass(slots=True)
 class Entry:
-    """A file that was fetched, or begun.
+    """A file that was fetched, completely or in part.
 
-    `hashes` holds "" for a chunk that has not come. `sha256` is the whole file's, once it was
-    seen. `missing` notes that the server has no such file.
+    `hashes` has "" for a missing chunk. `sha256` is the hash of the whole file, once it is known.
+    `missing` records that the server has no such file.
     """
 
     url: str
@@ -57,7 +57,7 @@ class Entry:
     missing: bool = False
 
     def length(self, index: int) -> int:
-        """Bytes of a chunk."""
+        """Return the size of a chunk in bytes."""
         return min(self.chunk_nbytes, self.nbytes - index * self.chunk_nbytes)
 
 
@@ -73,12 +73,12 @@ class Listed:
 
 
 def key_of(url: str) -> str:
-    """The name of a URL's journal file: nothing of the URL itself gets into a path."""
+    """Return the name of a URL's journal file; no part of the URL enters a path."""
     return hashlib.sha256(url.encode()).hexdigest()[:32]
 
 
 def most_nbytes() -> int:
-    """BASCULE_CACHE_MOST_GB, else 64 GiB."""
+    """Return the cache's limit: BASCULE_CACHE_MOST_GB, else 64 GiB."""
     setting = os.environ.get("BASCULE_CACHE_MOST_GB", "")
     try:
         return int(float(setting) * 1e9) if setting else DEFAULT_MOST_NBYTES
@@ -88,14 +88,14 @@ def most_nbytes() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Bytes that could be cached: `free` now, `most` with all evicted that is not in use."""
+    """Bytes that can be cached: `free` now, `most` after evicting everything that is not in use."""
 
     free: int
     most: int
 
 
 class Journal:
-    """The entries and chunks of one folder. OSError where the disk refuses."""
+    """The entries and chunks of one folder. Raises OSError from the file system."""
 
     def __init__(self) -> None:
         self._folder = weights_folder()
@@ -103,18 +103,18 @@ class Journal:
         self._chunks = self._folder / "chunks"
 
     def load(self, key: str) -> Entry | None:
-        """A file's entry; None where there is none, or one that cannot be true."""
+        """Read a file's entry; None if it is missing or invalid."""
         try:
             return _checked(parse_json((self._files / f"{key}.json").read_bytes(), MANIFEST))
         except (OSError, JsonFault):
             return None
 
     def save(self, key: str, entry: Entry) -> None:
-        """Replace a file's entry, whole or not at all."""
+        """Replace a file's entry atomically."""
         write_whole(self._files / f"{key}.json", json.dumps(asdict(entry)).encode())
 
     def hold(self, key: str) -> IO[bytes] | None:
-        """Note that a file is used now; it is not evicted until what this returns is closed."""
+        """Mark a file as in use; it is not evicted until the returned handle is closed."""
         with suppress(OSError):
             os.utime(self._files / f"{key}.json")
         try:
@@ -125,7 +125,7 @@ class Journal:
         return handle
 
     def chunk(self, digest: str) -> bytes | None:
-        """A chunk's bytes; None where it is absent or damaged, and a damaged one is dropped."""
+        """Read a chunk; None if it is missing or damaged. A damaged one is deleted."""
         path = self._chunk_path(digest)
         try:
             data = path.read_bytes()
@@ -138,33 +138,33 @@ class Journal:
         return None
 
     def has_chunk(self, digest: str) -> bool:
-        """Whether a chunk is there, sound or not."""
+        """Whether a chunk is there; it is not verified."""
         return bool(digest) and os.path.isfile(self._chunk_path(digest))
 
     def keep(self, digest: str, data: bytes) -> None:
-        """Keep a chunk."""
+        """Store a chunk."""
         if not self.has_chunk(digest):
             write_whole(self._chunk_path(digest), data)
 
     def lock(self, key: str) -> AsyncFileLock:
-        """What one process holds while it fetches a file."""
+        """Return the lock that a process holds while it fetches a file."""
         self._files.mkdir(parents=True, exist_ok=True)
         return AsyncFileLock(self._files / f"{key}.lock", run_in_executor=False)
 
     def beat(self, key: str) -> None:
-        """Show those who wait that bytes come."""
+        """Signal to waiting processes that bytes arrive."""
         with suppress(OSError):
             (self._files / f"{key}.beat").touch()
 
     def pulse(self, key: str) -> float:
-        """When `beat` was called last, in seconds since 1970."""
+        """Return the time of the last `beat`, in seconds since 1970."""
         try:
             return (self._files / f"{key}.beat").stat().st_mtime
         except OSError:
             return 0.0
 
     def entries(self) -> list[Listed]:
-        """All files, the least recently used first."""
+        """List all files, least recently used first."""
         results: list[Listed] = []
         for path in self._entry_paths():
             entry = self.load(path.stem)
@@ -180,7 +180,7 @@ class Journal:
         return sorted(results, key=lambda listed: listed.used)
 
     def remove(self, keys: Iterable[str]) -> int:
-        """Forget files, and the chunks that no other file has; bytes of these chunks."""
+        """Remove files, and the chunks that no other file has; return the bytes freed."""
         gone = set(keys)
         dropped: set[str] = set()
         needed: set[str] = set()
@@ -194,9 +194,9 @@ class Journal:
         return sum(_unlink(self._chunk_path(digest)) for digest in dropped - needed - {""})
 
     def orphans(self) -> list[Path]:
-        """What killed processes have left: chunks that no entry names, .part files, bad entries."""
-        # Chunks are listed first: one that is written meanwhile has its entry by then, or is not
-        # listed.
+        """List what killed processes left: unreferenced chunks, .part files, bad entries."""
+        # Chunks are listed first: a chunk that is written meanwhile is not in this list, or its
+        # entry is already there.
         chunks = [path for folder in _listed(self._chunks) for path in _listed(folder)]
         named: set[str] = set()
         results: list[Path] = []
@@ -215,14 +215,14 @@ class Journal:
         return results
 
     def drop_orphans(self) -> int:
-        """Remove what `orphans` lists; how many."""
+        """Remove what `orphans` lists; return their number."""
         result = self.orphans()
         for path in result:
             _unlink(path)
         return len(result)
 
     def space(self, most: int | None = None) -> Space:
-        """What could be cached within `most` bytes (default: `most_nbytes`) and on the disk."""
+        """Return the space within `most` bytes (default: `most_nbytes`) and on the disk."""
         self._folder.mkdir(parents=True, exist_ok=True)
         chunks = [path for folder in _listed(self._chunks) for path in _listed(folder)]
         sizes = {path.name: _nbytes(path) for path in chunks if _is_ours(path.name)}
@@ -236,8 +236,8 @@ class Journal:
     def make_room(self, nbytes: int, most: int | None = None) -> int:
         """Evict orphaned chunks, then the least recently used files, until `nbytes` more fit.
 
-        Nothing that is in use, and nothing at all if that would not be enough. Returns the bytes
-        that do not fit all the same.
+        Files in use are never evicted, and nothing is if that would not be enough. Returns the
+        bytes that still do not fit.
         """
         space = self.space(most)
         if nbytes > space.most:
@@ -285,7 +285,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What a folder holds; nothing if it is not there, OSError if it may not be read."""
+    """List a folder; empty if it does not exist, OSError if it may not be read."""
     try:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -300,14 +300,14 @@ def _nbytes(path: Path) -> int:
 
 
 def _unlink(path: Path) -> int:
-    """Remove a file; the bytes that it had."""
+    """Remove a file; return its size."""
     nbytes = _nbytes(path)
     path.unlink(missing_ok=True)
     return nbytes
 
 
 def _checked(record: Any) -> Entry | None:
-    """An entry from JSON, if it can be true."""
+    """Return a valid entry from JSON; None for anything else."""
     if not isinstance(record, dict):
         return None
     texts = [record.get(name) for name in ("url", "etag", "modified", "sha256")]

@@ -1,4 +1,4 @@
-"""Where a model lies: a folder here, or a URL that is checked before anything is fetched."""
+"""Where a model is stored: a local folder, or a URL that is checked before anything is fetched."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def open_source(
     chunk_nbytes: int = CHUNK_NBYTES,
     revalidate: bool = True,
 ) -> Source:
-    """A source for an http(s) URL, in the page always one, or else for a local folder.
+    """Return a source for an http(s) URL (in a page always one) or a local folder.
 
-    `hashes` gives the SHA-256 of files, by name, where the caller knows them. Without `revalidate`
-    files in the cache are taken as they are, and the server is asked only for those that are not.
+    `hashes` gives the SHA-256 of files by name, if the caller knows them. Without `revalidate`
+    cached files are used without asking the server.
     """
     check_chunk_nbytes(chunk_nbytes)
     scheme = _split(location).scheme if "://" in location else ""
@@ -50,9 +50,10 @@ def open_source(
 
 
 def split_location(location: str) -> tuple[str, str | None]:
-    """A model's folder, for `open_source`, and the .gguf file in it that is named, if any.
+    """Split a location into a model's folder, for `open_source`, and the name of its .gguf file, if
+    any.
 
-    InputError for a file name of other characters than letters, digits, dots, - and _.
+    InputError if that name has characters other than letters, digits, dots, - and _.
     """
     if "://" in location:
         if not _split(location).path.endswith(".gguf"):
@@ -70,7 +71,7 @@ def split_location(location: str) -> tuple[str, str | None]:
 
 
 def check_url(url: str) -> str:
-    """The URL of a folder without its last slash; InputError if it carries what it should not."""
+    """Return a folder's URL without its last slash; InputError for a user, query or fragment."""
     parts = _split(url)
     host = parts.hostname
     if not host:
@@ -91,7 +92,7 @@ def check_url(url: str) -> str:
 
 
 def _split(url: str) -> SplitResult:
-    """A URL's parts; InputError for what is no URL."""
+    """Split a URL; InputError if it is malformed."""
     try:
         parts = urlsplit(url)
         _ = parts.port

@@ -3,10 +3,9 @@
     {"version": 1, "chunk_nbytes": 4194304,
      "files": {"model.safetensors": {"nbytes": 90868376, "sha256": "...", "chunks": ["..."]}}}
 
-With it, each chunk is verified before it is used, no file is asked for its version, and a chunk
-that some other model has brought is not fetched again. It lists all files that a load may read: a
-file that it does not list counts as missing, and no server is asked for it.
-web/bridge/manifest.js reads it in a page.
+With it each chunk is verified before use, no file is revalidated with the server, and a chunk that
+another model has cached is not fetched again. It lists all files that a load may read: a file that
+it does not list counts as missing, and is not requested. web/bridge/manifest.js reads it in a page.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _HINT = "Write it again (`bascule manifest FOLDER`), or remove it to load withou
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a manifest says of a file."""
+    """A file's entry in a manifest."""
 
     nbytes: int
     sha256: str
@@ -47,14 +46,14 @@ class Expected:
 
 
 def check_chunk_nbytes(nbytes: int) -> int:
-    """InputError unless chunks of that size make sense."""
+    """Return a valid chunk size; InputError for any other."""
     if not LEAST_CHUNK_NBYTES <= nbytes <= MOST_CHUNK_NBYTES:
         raise InputError("chunk size", "64 KiB to 64 MiB", f"{nbytes:,} bytes")
     return nbytes
 
 
 def parse_manifest(data: bytes, place: str) -> dict[str, Expected]:
-    """File name to what to expect; ModelFileError for a manifest that is truncated or invalid."""
+    """Parse a manifest into entries by file name; ModelFileError if it is truncated or invalid."""
     try:
         fields: Any = parse_json(data, MANIFEST_LIMITS)
     except JsonFault as fault:
@@ -71,7 +70,7 @@ def parse_manifest(data: bytes, place: str) -> dict[str, Expected]:
 
 
 def is_manifest(data: bytes) -> bool:
-    """Whether a server's answer may be a manifest: many send a page where a file is missing."""
+    """Whether a response may be a manifest: many servers send a web page for a missing file."""
     return data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
 
 
@@ -88,7 +87,7 @@ def _expected(name: str, entry: Any, chunk: int, place: str) -> Expected:
 
 
 def is_count(value: Any) -> TypeGuard[int]:
-    """Whether JSON gave a count that floats hold exactly; JSON's true is an int to Python."""
+    """Whether JSON gave a count that a float can hold; JSON's true is an int to Python."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
 
 
@@ -99,7 +98,7 @@ def _is_hash(value: Any) -> TypeGuard[str]:
 def make_manifest(
     folder: Path, files: Mapping[str, Path], chunk_nbytes: int, tell: Callable[[int], None]
 ) -> bytes:
-    """The manifest of these files (name in the model to path); `tell` gets the bytes read."""
+    """Build the manifest of these files (name to path); `tell` gets the bytes read so far."""
     check_chunk_nbytes(chunk_nbytes)
     if not files:
         raise InputError("manifest", "a folder with a model's files", str(folder))

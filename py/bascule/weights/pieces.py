@@ -1,4 +1,4 @@
-"""Where a file's bytes go: chunks are cut into pieces and widened to float32 from float16.
+"""Where a file's bytes go: chunks are cut into pieces, and float16 is widened to float32.
 
 web/bridge/pieces.js does the same in a page, where the bytes stay in JavaScript.
 """
@@ -12,19 +12,19 @@ from bascule.backend.base import WeightStore
 from bascule.base.arrays import Buffer, np
 from bascule.errors import SourceError
 
-# What becomes float32, by the bytes of an element in the file.
+# Dtypes that are widened to float32, with the bytes of an element in the file.
 ELEMENT_NBYTES = {"F32": 4, "F16": 2, "BF16": 2}
-# What is kept as it is, blocks above all: buffers are written 4 bytes at a time.
+# Copied unchanged, such as quantized blocks: buffers are written 4 bytes at a time.
 RAW = "RAW"
 _UNIT_NBYTES = {**ELEMENT_NBYTES, RAW: 4}
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A run of a file's bytes and where it goes.
+    """A range of a file's bytes and its destination.
 
-    `nbytes` counts the file's bytes. F16 and BF16 are widened on the way, so that `target_offset`
-    counts bytes of float32; RAW bytes are copied, and zeros fill up the last 4.
+    `nbytes` counts the file's bytes. F16 and BF16 are widened, so `target_offset` counts bytes of
+    float32; RAW bytes are copied and zero-padded to a multiple of 4.
     """
 
     file_offset: int
@@ -37,7 +37,7 @@ class Piece:
 class Scatter:
     """Writes the parts of chunks that belong to pieces.
 
-    Chunks may come in any order and cut an element in two: its bytes wait until all are there.
+    Chunks may arrive in any order and may split an element: its bytes wait until all are there.
     """
 
     def __init__(self, pieces: Sequence[Piece], store: WeightStore) -> None:
@@ -47,7 +47,7 @@ class Scatter:
         self.done = 0
 
     def feed(self, start: int, chunk: Buffer) -> None:
-        """Take the chunk that begins at byte `start` of the file."""
+        """Process the chunk that starts at byte `start` of the file."""
         view = memoryview(chunk).cast("B")
         end = start + view.nbytes
         for index, piece in enumerate(self._pieces):
@@ -98,14 +98,14 @@ def _widened(view: memoryview, dtype: str) -> Buffer:
 
 
 def check_ends(pieces: Sequence[Piece], nbytes: int, place: str) -> None:
-    """SourceError if the file has become too short for pieces that its header once had room for."""
+    """SourceError if the file has become too short for pieces that its header promised."""
     missing = max((p.file_offset + p.nbytes for p in pieces), default=0) - nbytes
     if missing > 0:
         raise SourceError(place, f"it ends {missing:,} bytes early", offset=nbytes)
 
 
 def chunk_order(pieces: Sequence[Piece], chunk_nbytes: int, count: int = 0) -> list[int]:
-    """Chunks in the order in which pieces need them; then, up to `count`, those no piece needs."""
+    """Return chunks in the order of the pieces; then, up to `count`, those no piece needs."""
     order: dict[int, None] = {}
     for piece in pieces:
         last = -(-(piece.file_offset + piece.nbytes) // chunk_nbytes)
@@ -115,7 +115,7 @@ def chunk_order(pieces: Sequence[Piece], chunk_nbytes: int, count: int = 0) -> l
 
 
 def leading(pieces: Sequence[Piece]) -> Callable[[int, int], int]:
-    """Counts the complete pieces from the first on; call it once for each chunk (start, nbytes)."""
+    """Return a counter of the leading complete pieces; call it for each chunk (start, nbytes)."""
     missing = [piece.nbytes for piece in pieces]
     ready = 0
 

@@ -1,4 +1,4 @@
-"""Which bytes of a model's files become which parameter; the same for all file formats."""
+"""Map the bytes of a model's files to parameters; the same for all file formats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bascule.weights.safetensors import TensorInfo
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A piece, its file, and the parameter that it belongs to."""
+    """A piece with its file and its parameter."""
 
     file: str
     parameter: str
@@ -28,11 +28,11 @@ def plan_pieces(
     targets: Mapping[str, int],
     place: str,
 ) -> list[Planned]:
-    """Which bytes go where, in the order of the parameters: that in which a pass needs them.
+    """Plan which bytes go where, in the order of the parameters, which is the order of a pass.
 
-    ModelFileError for a tensor that is missing, of the wrong shape, or of another type than the
-    parameter that keeps it as it is; UnsupportedModelError for one that is no float where float32
-    is made.
+    ModelFileError if a tensor is missing or has the wrong shape, or another type than a parameter
+    that is copied unchanged; UnsupportedModelError for a tensor of integers where float32 is
+    needed.
     """
     tensors = {name: (file, t) for file, table in headers.items() for name, t in table.items()}
     plan: list[Planned] = []
@@ -59,7 +59,7 @@ def plan_pieces(
 
 
 def _rows_of(parameter: Parameter, before: int, rows: int) -> tuple[int, int]:
-    """Of a tensor that stands after `before` rows: how many it skips, and how many it takes."""
+    """Return how many rows to skip and to take of a tensor that follows `before` rows."""
     if not parameter.rows:
         return 0, rows
     start = min(max(parameter.first - before, 0), rows)
@@ -79,7 +79,7 @@ def _find(
 
 
 def _kind(parameter: Parameter, tensor: TensorInfo, n_elements: int, place: str) -> tuple[str, int]:
-    """How a tensor's bytes are taken, and how many."""
+    """Return how a tensor's bytes are converted, and their number."""
     problem = f"tensor {tensor.name!r} is {tensor.dtype}"
     if parameter.dtype == "f32":
         if tensor.dtype not in ELEMENT_NBYTES:
@@ -94,7 +94,7 @@ def _kind(parameter: Parameter, tensor: TensorInfo, n_elements: int, place: str)
 
 
 def _check_shape(parameter: Parameter, tensors: Sequence[TensorInfo], place: str) -> None:
-    """Tensors stacked on their first axis make the parameter, or have the rows that it keeps."""
+    """Check that tensors stacked on their first axis form the parameter, or contain its rows."""
     tails = {tensor.shape[1:] for tensor in tensors}
     height = sum(tensor.shape[0] if tensor.shape else 0 for tensor in tensors)
     total = parameter.whole or height

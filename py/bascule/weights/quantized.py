@@ -1,8 +1,8 @@
-"""Loading float weights as float16 or as blocks of 4 or 8 bits, and what that did to each.
+"""Load float weights as float16 or as blocks of 4 or 8 bits, and report the errors of each.
 
-The files' floats stream through a staging buffer of a few MiB on the tier's device: as soon as a
-slab of a weight is complete there, it becomes blocks of the weight, and its place is free again.
-Files are read from their first byte to their last, so that slabs are soon complete.
+The files' floats stream through a staging buffer of a few MiB on the device: as soon as a slab of a
+weight is complete there it is quantized, and its place is free again. Files are read from start to
+end, so that slabs complete early.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from bascule.weights.plan import Planned, plan_pieces
 from bascule.weights.source import Source
 from bascule.weights.stream import Headers, fill, mark_missing, read_headers, with_restarts
 
-# What becomes blocks at once: 4 MiB of float32.
+# Blocks quantized at once: 4 MiB of float32.
 SLAB_BLOCKS = 1 << 15
 _RUN = 32  # numbers of a block, in all formats
-# A slab is bound by itself, and bindings start at multiples of this.
+# Each slab is bound separately, and bindings start at multiples of this.
 _ALIGNMENT = 256
 _FORMAT_OF_BITS: Mapping[int, DType] = {4: "q4_1", 8: "q8_0"}
 
 
 @dataclass(frozen=True, slots=True)
 class TensorReport:
-    """A weight as it is now. `relative_error` is the error's root mean square over the numbers'
-    own, `kept` why it stayed float32; its errors are 0 then.
+    """A weight after loading. `relative_error` is the RMS error over the RMS value; `kept` is the
+    reason if it stayed float32, and its errors are 0 then.
     """
 
     name: str
@@ -51,7 +51,7 @@ class TensorReport:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationReport:
-    """What quantizing did to the weights of a model."""
+    """How quantizing changed the weights of a model."""
 
     format: DType
     tensors: tuple[TensorReport, ...]
@@ -63,11 +63,11 @@ class QuantizationReport:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all weights as they are now."""
+        """Bytes of all weights after quantizing."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Return everything as plain values."""
         names = TensorReport.__slots__
         tensors = [{name: getattr(tensor, name) for name in names} for tensor in self.tensors]
         sizes = {"nbytes_before": self.nbytes_before, "nbytes": self.nbytes}
@@ -75,7 +75,7 @@ class QuantizationReport:
 
 
 def format_of(quantize: int | str | None) -> DType | None:
-    """The format for a number of bits or its name; None for None. InputError."""
+    """Return the format for a number of bits or a name; None for None. InputError."""
     if quantize is None:
         return None
     if isinstance(quantize, int) and not isinstance(quantize, bool) and quantize in _FORMAT_OF_BITS:
@@ -87,7 +87,7 @@ def format_of(quantize: int | str | None) -> DType | None:
 
 
 def report_of(parameter: Parameter, sums: Sums | None) -> TensorReport:
-    """What became of one weight; without sums it stayed float32."""
+    """Return the report of one weight; without sums it stayed float32."""
     n_elements = prod(parameter.shape)
     sizes = (n_elements, 4 * n_elements, parameter.nbytes)
     if sums is not None:
@@ -101,10 +101,10 @@ def report_of(parameter: Parameter, sums: Sums | None) -> TensorReport:
 
 
 def quantizing_nbytes(parameters: Sequence[Parameter], chunk_nbytes: int) -> int:
-    """Return the most that `load_quantized` holds on a device beside the weights themselves.
+    """Return the most bytes that `load_quantized` holds on a device besides the weights.
 
-    Float16 numbers of a chunk are widened, slabs start at multiples of an alignment, and of each
-    quantized parameter sums are kept, 16 bytes for each 64 blocks of a slab.
+    Float16 numbers of a chunk are widened, slabs are aligned, and each quantized parameter has sums
+    of 16 bytes for each 64 blocks of a slab.
     """
     sizes = [4 * prod(p.shape) for p in parameters if p.dtype != "f32"]
     if not sizes:
@@ -125,11 +125,11 @@ async def load_quantized(
     progress: ProgressCallback | None = None,
     headers: Headers | None = None,
 ) -> QuantizationReport:
-    """Fill `store` as `load_weights` does, but make blocks of the parameters whose dtype is one.
+    """Fill `store` as `load_weights` does, and quantize the parameters whose dtype is a block type.
 
-    Holds the weights as they will be, and a staging buffer: a chunk of the files, widened, and
-    three slabs at the most. Raises what `load_weights` raises, and ModelFileError for weights that
-    are not finite or do not fit the format.
+    Holds the final weights and a staging buffer: a chunk of the files, widened, and at most three
+    slabs. Raises what `load_weights` raises, and ModelFileError for weights that are not finite or
+    do not fit the format.
     """
     chosen = [parameter for parameter in parameters if parameter.dtype != "f32"]
 
@@ -177,18 +177,18 @@ async def load_quantized(
 
 @dataclass(frozen=True, slots=True)
 class _Slab:
-    """Blocks of a weight: which, and how many."""
+    """Blocks of a weight: the first, and their number."""
 
     first: int
     count: int
 
 
 class _Layout:
-    """The pieces of a load in the files' order, those to be quantized cut into slabs.
+    """The pieces of a load in file order; those to be quantized are cut into slabs.
 
-    The staging buffer is a ring of slabs. When a chunk comes, every slab that ends before it is
-    blocks already, so the buffer has to hold those that one chunk touches, and one more that would
-    not fit before its end.
+    The staging buffer is a ring of slabs. When a chunk arrives, every slab that ends before it has
+    been quantized, so the buffer must hold the slabs that one chunk touches, and one more that
+    would not fit before its end.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class _Layout:
         self.staging_nbytes = max(touched.values(), default=0) + largest
 
     def staged(self, staging: int) -> dict[Planned, _Slab | None]:
-        """All pieces in order, the slabs among them on their way to the staging buffer."""
+        """Return all pieces in order; slabs go to the staging buffer."""
         results: dict[Planned, _Slab | None] = {}
         at = 0
         for planned, slab in self._cut:
@@ -231,7 +231,7 @@ def _room(slab: _Slab) -> int:
 
 
 def _slabs(planned: Planned) -> list[tuple[Planned, _Slab]]:
-    """A piece of floats cut where blocks end."""
+    """Cut a piece of floats at the ends of blocks."""
     piece, result = planned.piece, list[tuple[Planned, _Slab]]()
     block_nbytes = _RUN * ELEMENT_NBYTES[piece.dtype]
     n_blocks, before = piece.nbytes // block_nbytes, piece.target_offset // (4 * _RUN)

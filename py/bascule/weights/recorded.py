@@ -1,8 +1,8 @@
-"""Which files a load reads, remembered by the model's address for the next visit of its page.
+"""The files that a load reads, remembered by the model's address for the page's next visit.
 
-web/ahead.js reads the table before Python is up: web/prefetch.js asks for these files then, and
-web/early.js opens a GPU's device only for a model that it will run. Sizes and versions are not in
-it: the cache's own entries have them, and each is checked as ever.
+web/ahead.js reads the table before Python is up: then web/prefetch.js requests these files, and
+web/early.js opens a GPU device only for a model that will run on it. Sizes and versions are not in
+the table: they are in the cache's own entries, which are revalidated as usual.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bascule.base.entries import Remembered
 from bascule.weights.pieces import Piece
 from bascule.weights.source import Report, Source
 
-# As web/ahead.js has them.
+# The same values as in web/ahead.js.
 LOADS_KEY = "loads"
 MOST_LOADS = 16
 MOST_FILES = 1024
@@ -27,18 +27,18 @@ _FILE = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9.
 
 @dataclass(frozen=True, slots=True)
 class FilesRead:
-    """The files that a load asked for, in this order: read whole, or by parts."""
+    """The files that a load requested, in order: read whole, or in parts."""
 
     small: tuple[str, ...]
     large: tuple[str, ...]
 
     def as_json(self) -> dict[str, list[str]]:
-        """Plain lists."""
+        """Return plain lists."""
         return {"small": list(self.small), "large": list(self.large)}
 
 
 class RecordedSource:
-    """A `Source` that records which files are asked for, those that are missing included."""
+    """A `Source` that records which files are requested, including missing ones."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -47,7 +47,7 @@ class RecordedSource:
 
     @property
     def files(self) -> FilesRead:
-        """What was asked for so far."""
+        """The files requested so far."""
         small = tuple(file for file, is_whole in self._read_whole.items() if is_whole)
         large = tuple(file for file, is_whole in self._read_whole.items() if not is_whole)
         return FilesRead(small, large)
@@ -93,11 +93,11 @@ class RecordedSource:
 async def remember_load(
     remembered: Remembered, address: str, files: FilesRead, auto: Tier | None = None
 ) -> None:
-    """Put a model's files into the table, in place of older ones; the least recently loaded models
-    leave it.
+    """Put a model's files into the table, in place of older ones; drop the least recently loaded
+    models.
 
-    `address` is the URL of the model's folder or .gguf file, `auto` the tier that "auto" took; None
-    leaves it as it is. A model of more files than the table holds is not remembered.
+    `address` is the URL of the model's folder or .gguf file, `auto` the tier that "auto" chose;
+    None leaves it unchanged. A model with more files than a row may have is not remembered.
     """
     if len(files.small) + len(files.large) > MOST_FILES:
         return
@@ -109,7 +109,7 @@ async def remember_load(
 
 
 async def forget_loads(remembered: Remembered, is_gone: Callable[[str], bool]) -> None:
-    """Drop the models of which a file's URL is gone."""
+    """Drop the models that have lost a file."""
     before = await _rows(remembered)
     await _put(remembered, before, [row for row in before if not any(map(is_gone, _urls(row)))])
 
@@ -117,7 +117,7 @@ async def forget_loads(remembered: Remembered, is_gone: Callable[[str], bool]) -
 async def _put(
     remembered: Remembered, before: list[dict[str, Any]], after: list[dict[str, Any]]
 ) -> None:
-    """Write the rows if they have changed; with a row that leaves its folder's tokenizer goes."""
+    """Write changed rows; when the last row of a folder goes, so does its tokenizer."""
     if after == before:
         return
     await remembered.put(LOADS_KEY, {"loads": after})
@@ -135,7 +135,7 @@ def _urls(row: Mapping[str, Any]) -> list[str]:
 
 
 async def _rows(remembered: Remembered) -> list[dict[str, Any]]:
-    """The sound rows of the table, the least recently loaded first."""
+    """Return the valid rows of the table, least recently loaded first."""
     stored: Any = (await remembered.get(LOADS_KEY) or {}).get("loads")
     return [row for row in stored if _is_row(row)] if isinstance(stored, list) else []
 

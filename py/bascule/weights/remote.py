@@ -1,7 +1,7 @@
-"""One file on a server, read by ranges over a network that drops, stalls and lies.
+"""Read one file on a server by ranges, over a network that drops, stalls and sends wrong bytes.
 
-web/bridge/http.js does the same in a page; tests hold both to one behaviour. Ranges, validators and
-Retry-After as in RFC 9110, sections 10.2.3, 13 and 14.
+web/bridge/http.js does the same in a page, and tests hold both to one behaviour. Ranges, validators
+and Retry-After follow RFC 9110, sections 10.2.3, 13 and 14.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a bad network is borne: tries without progress, delays and waits in seconds."""
+    """Retry policy: attempts without progress; delays and timeouts in seconds."""
 
     attempts: int = 6
     first_delay_s: float = 0.25
@@ -51,14 +51,14 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What identifies a version of a file; "" or -1 where the server does not say."""
+    """A file's version; "" or -1 where the server does not report it."""
 
     nbytes: int = -1
     etag: str = ""
     modified: str = ""
 
     def agrees(self, other: Version) -> bool:
-        """Equal in all that both have; ETags by weak comparison (RFC 9110, 8.8.3.2)."""
+        """Whether all fields that both have are equal; ETags compare weakly (RFC 9110, 8.8.3.2)."""
         pairs = (
             (self.nbytes, other.nbytes),
             (self.etag.removeprefix("W/"), other.etag.removeprefix("W/")),
@@ -68,7 +68,7 @@ class Version:
 
 
 class _NetworkError(Exception):
-    """Worth another try."""
+    """A failure that is retried."""
 
     def __init__(self, what: str, retry_after_s: float = -1) -> None:
         self.what = what
@@ -77,7 +77,7 @@ class _NetworkError(Exception):
 
 
 def check_address(url: str) -> None:
-    """InputError for a URL that no request can be made to."""
+    """InputError for a URL that cannot be requested."""
     try:
         parsed = httpx.URL(url)
         _ = parsed.host, parsed.raw_path
@@ -87,7 +87,7 @@ def check_address(url: str) -> None:
 
 
 def open_client() -> httpx.AsyncClient:
-    """A client that follows a few redirects, and none from https to http."""
+    """Return a client that follows a few redirects, but none from https to http."""
     return httpx.AsyncClient(
         follow_redirects=True,
         max_redirects=_MOST_REDIRECTS,
@@ -97,7 +97,7 @@ def open_client() -> httpx.AsyncClient:
 
 
 async def refuse_downgrade(response: httpx.Response) -> None:
-    """A redirect must not take a load off TLS."""
+    """SourceError for a redirect from https to http."""
     following = response.next_request
     if following and response.request.url.scheme == "https" and following.url.scheme == "http":
         raise SourceError(str(response.request.url), "the server redirects from https to http")
@@ -117,7 +117,7 @@ class Remote:
     async def check(self, most_s: float | None = None) -> Version:
         """Ask for the file's version without its bytes.
 
-        With `most_s`, once and so briefly; SourceError when the server cannot be asked.
+        With `most_s` only once, and no longer than that; SourceError if the server does not answer.
         """
         patience = self._patience
         if most_s is not None:
@@ -127,7 +127,7 @@ class Remote:
             async with self._ask("HEAD", {}, patience) as response:
                 refused = response.status_code not in _RETRIED and response.status_code >= 400
             if refused and response.status_code not in (404, 410):
-                # Some servers reject HEAD; a request for one byte has the same headers.
+                # Some servers reject HEAD; a request for one byte returns the same headers.
                 async with self._ask("GET", {"Range": "bytes=0-0"}, patience) as response:
                     pass
             self._refuse(response, 0)
@@ -137,7 +137,7 @@ class Remote:
         return self.version
 
     async def whole(self, most: int) -> bytes:
-        """A whole file whose size the server need not report; ModelFileError past `most` bytes."""
+        """Read a whole file of any or unknown size; ModelFileError past `most` bytes."""
 
         async def fetch() -> bytes:
             result = bytearray()
@@ -154,9 +154,9 @@ class Remote:
         return await self._retried(fetch, self._patience)
 
     async def read(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
-        """Bytes start to end, as they come.
+        """Yield bytes start to end as they arrive.
 
-        What fails is tried again from where it stopped, in shorter ranges where nothing came.
+        A failure is retried from where it stopped, with shorter ranges if nothing arrived.
         """
         at, failures, since, span = start, 0, 0, end
         while at < end:
@@ -268,7 +268,7 @@ class Remote:
     async def _wait(
         self, error: _NetworkError, failures: int, patience: Patience, at: int, end: int
     ) -> None:
-        """Sleep before another try, or raise: exponential backoff with full jitter."""
+        """Wait before a retry (exponential backoff with full jitter), or raise."""
         span = f" (bytes {at:,} to {end - 1:,})" if end >= 0 else ""
         if failures >= patience.attempts:
             tries = f", tried {failures} times" if failures > 1 else ""
@@ -301,7 +301,7 @@ def _version_of(response: httpx.Response) -> Version:
 
 
 def _retry_after(text: str) -> float:
-    """Seconds; -1 for none."""
+    """Return the seconds to wait; -1 for none."""
     if _LENGTH.fullmatch(text):
         return float(text)
     try:

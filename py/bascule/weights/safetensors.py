@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read as if an enemy had written it.
+"""Parse the header of a safetensors file as hostile input.
 
 Format: 8 bytes little-endian header length, that many bytes of JSON, then the tensors' bytes
 (https://huggingface.co/docs/safetensors, "Format"). Only the standard library: runs in a page.
@@ -35,7 +35,7 @@ class TensorInfo:
 
 
 def header_nbytes(first8: bytes, file_nbytes: int, file: str) -> int:
-    """The header's length from a file's first 8 bytes. ModelFileError if it cannot be true."""
+    """Return the header's length from a file's first 8 bytes. Raises ModelFileError."""
     if len(first8) < 8:
         raise ModelFileError(file, f"it ends after {len(first8)} bytes, before its header")
     (length,) = struct.unpack("<Q", first8[:8])
@@ -49,9 +49,9 @@ def header_nbytes(first8: bytes, file_nbytes: int, file: str) -> int:
 
 
 def parse_header(head: bytes, file_nbytes: int, file: str) -> dict[str, TensorInfo]:
-    """The tensors of a file from its header's JSON (without the 8 length bytes).
+    """Return the tensors of a file from its header's JSON (without the 8 length bytes).
 
-    ModelFileError for anything but a header that describes every byte of the file exactly once.
+    ModelFileError unless the header describes every byte of the file exactly once.
     """
     try:
         raw: Any = parse_json(head, TENSOR_TABLE, strict=True)
@@ -92,7 +92,7 @@ def _tensor(name: str, entry: Any, data_start: int, file: str) -> TensorInfo:
 
 
 def _whole_numbers(value: Any) -> bool:
-    """A list of ints from 0; JSON's true is an int to Python, and no size."""
+    """Whether it is a list of ints of at least 0; JSON's true is an int to Python, but no size."""
     return isinstance(value, list) and all(
         isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= _MOST_ELEMENTS for v in value
     )
@@ -105,7 +105,7 @@ def _short(shape: list[int]) -> str:
 def _check_cover(
     tensors: dict[str, TensorInfo], data_start: int, file_nbytes: int, file: str
 ) -> None:
-    """Every data byte belongs to exactly one tensor: no overlap, no hole, nothing after the end."""
+    """Check that every data byte belongs to exactly one tensor, up to the end of the file."""
     at = data_start
     for tensor in sorted(tensors.values(), key=lambda t: (t.start, t.nbytes)):
         if tensor.start != at:

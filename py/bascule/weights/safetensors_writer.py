@@ -1,4 +1,4 @@
-"""A safetensors file written tensor by tensor; `weights.safetensors` reads it."""
+"""Write a safetensors file tensor by tensor; `weights.safetensors` reads it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from bascule.weights.safetensors import TensorInfo
 
 _PIECE_NBYTES = 4 << 20
-# Tensors begin at multiples of this, as those of the library itself.
+# Tensors are aligned as the safetensors library aligns them.
 _ALIGNMENT = 8
 
 
@@ -20,10 +20,10 @@ async def write_safetensors(
     read: Callable[[int, int], Awaitable[bytes]],
     tell: Callable[[int, int], None],
 ) -> None:
-    """Write tensors to a new file, in their order, 4 MiB in memory at a time.
+    """Write tensors to a new file, in their order, with 4 MiB in memory at a time.
 
-    `read` gives bytes of where they lie now by offset and count; `tell` gets the bytes written and
-    those of all. OSError where the file cannot be written, and what `read` raises.
+    `read` returns bytes by offset and count; `tell` gets the bytes written and the total. Raises
+    OSError if the file cannot be written, and what `read` raises.
     """
     listed = list(tensors)
     total, done = sum(tensor.nbytes for tensor in listed), 0

@@ -1,4 +1,4 @@
-"""Blocks of arrays in memory: a slab of a few MiB at a time passes through a staging buffer."""
+"""Quantize arrays in memory: a slab of a few MiB at a time passes through a staging buffer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _READ_NBYTES = 1 << 22
 
 
 def staging_nbytes(parameters: Sequence[Parameter], most: float = inf) -> int:
-    """Size of a quantizer's staging buffer for slabs of these: the largest slab's floats, in at
-    most `most` bytes where that has room for the smallest slab.
+    """Return the size of a quantizer's staging buffer: that of the largest slab, limited to `most`
+    bytes if the smallest slab fits in them.
     """
     step = 4 * _STEP
     room = max(step, int(min(most, 4 * _SLAB_NUMBERS)) // step * step)
@@ -35,15 +35,16 @@ async def quantize_slabs(
     done: Callable[[], Awaitable[None]],
     in_flight: int = 1,
 ) -> AsyncIterator[int]:
-    """Make `array` the blocks of `parameter`; yields how many numbers are done, slab by slab.
+    """Quantize `array` into the blocks of `parameter`; yield the number of elements done, slab by
+    slab.
 
-    The quantizer's staging buffer has `staging` bytes: see `staging_nbytes`. What is queued holds
-    memory until the device has got to it: after each `in_flight` slabs `done`, which is
+    The quantizer's staging buffer has `staging` bytes: see `staging_nbytes`. Queued slabs hold
+    memory until the device has processed them: after each `in_flight` slabs `done`, which is
     `Backend.done`, is awaited.
     """
     slab = staging // 4 if array.size <= staging // 4 else staging // (4 * _STEP) * _STEP
     for index, start in enumerate(range(0, array.size, slab), 1):
-        # Of an array that is laid out otherwise `flat` copies the slab alone.
+        # For an array in another layout `flat` copies only the slab.
         with np.errstate(over="ignore"):  # a float64 that is too large counts as infinite
             part = array.flat[start : start + slab].astype(np.float32)
         quantizer.write(quantizer.staging, 0, part.data)
@@ -54,7 +55,7 @@ async def quantize_slabs(
 
 
 async def read_blocks(quantizer: Quantizer, parameter: Parameter) -> NDArray[np.uint8]:
-    """All blocks of `parameter`, without what fills its memory up to whole words."""
+    """Read all blocks of `parameter`, without padding."""
     data = np.empty(parameter.nbytes, np.uint8)
     for start in range(0, len(data), _READ_NBYTES):
         await quantizer.read(parameter.name, start, data[start : start + _READ_NBYTES].data)

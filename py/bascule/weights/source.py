@@ -1,7 +1,7 @@
-"""Where model files come from: a folder, or a server by way of the weight cache.
+"""Sources of model files: a folder, or a server behind the weight cache.
 
-A source reads small files whole and streams large ones by chunks into a weight store; one chunk is
-in memory at a time.
+A source reads small files whole and streams large ones into a weight store, one chunk in memory at
+a time.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ CHUNK_NBYTES = 4 << 20
 MOST_SMALL_NBYTES = 128 << 20
 UNLISTED_HINT = f"{MANIFEST} does not list it: write that anew (`bascule manifest FOLDER`)."
 EVICTED_HINT = "Load the model again, with room for its files in the cache."
-# What identifies a version of a local file: time of change in ns, bytes, inode.
+# The version of a local file: modification time in ns, bytes, inode.
 Stamp = tuple[int, int, int]
-# (bytes of pieces so far, how many first pieces are whole)
+# (bytes of pieces so far, number of leading complete pieces)
 Report = Callable[[int, int], None]
 
 
 class Source(Protocol):
-    """A model folder somewhere.
+    """The files of a model's folder.
 
-    FileMissingError if it lacks a file, SourceError if reading fails, FileChangedError if a file
-    became another one meanwhile, HashMismatchError if its bytes are not the promised ones.
+    FileMissingError if a file does not exist, SourceError if reading fails, FileChangedError if a
+    file changes during the load, HashMismatchError if its bytes have the wrong hash.
     """
 
     location: str
 
     @property
     def stats(self) -> Mapping[str, float]:
-        """Bytes from the network and from the cache, retries, most bytes of weights under way."""
+        """Bytes from the network and from the cache, retries, peak bytes of weights in memory."""
         ...
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
-        """Read a small file, or a part of any file. Never fewer bytes than asked for."""
+        """Read a small file, or a part of any file; never fewer bytes than requested."""
         ...
 
     async def size(self, file: str) -> int:
-        """The file's size in bytes."""
+        """Return the file's size in bytes."""
         ...
 
     async def chunk_nbytes(self, file: str) -> int:
-        """The size of the chunks that `stream` reads the file in, its last one excepted."""
+        """Return the size of the chunks that `stream` reads; the last may be shorter."""
         ...
 
     async def stream(
@@ -68,33 +68,33 @@ class Source(Protocol):
     ) -> None:
         """Copy pieces into the store, chunk by chunk in the order in which the pieces need them.
 
-        `report` is called for a chunk before the next is written. Cancelling stops between chunks.
+        `report` is called for each chunk before the next is written. Cancelling stops between
+        chunks.
         """
         ...
 
     async def reread(self, file: str, pieces: Sequence[Piece], store: WeightStore) -> None:
-        """Copy pieces of a file again that `stream` has read: from the folder or the cache alone.
+        """Copy pieces of a file that `stream` has read once more, from the folder or the cache.
 
-        FileChangedError where the file is another one by now, FileMissingError or SourceError where
-        it is gone.
+        FileChangedError if the file has changed, FileMissingError or SourceError if it is gone.
         """
         ...
 
     async def forget(self, file: str) -> None:
-        """Forget a file and evict it from the cache, so that the next read begins anew."""
+        """Evict a file from the cache, so that the next read starts over."""
         ...
 
     async def settle(self) -> None:
-        """The load has ended: let go of connections, and let others load."""
+        """End the load: close connections, and let other processes load."""
         ...
 
     def release(self) -> None:
-        """The files are no longer in use: the cache may evict them."""
+        """Mark the files as no longer in use: the cache may evict them."""
         ...
 
 
 async def read_optional(source: Source, file: str) -> bytes | None:
-    """A small file; None if the folder lacks it. Errors as `Source.read` else."""
+    """Read a small file; None if it is missing. Other errors as `Source.read`."""
     try:
         return await source.read(file)
     except FileMissingError:
@@ -102,10 +102,10 @@ async def read_optional(source: Source, file: str) -> bytes | None:
 
 
 def expected_of(manifest: Mapping[str, Expected], file: str, location: str) -> Expected | None:
-    """What a manifest says of a file; None where there is no manifest.
+    """Return a file's entry in the manifest; None if there is no manifest.
 
-    A manifest lists all files of its folder: FileMissingError for any other, so that no server is
-    asked for a file that it lacks. FOREIGN_FILES, which no manifest lists, may be asked for.
+    A manifest lists all files of its folder: FileMissingError for any other, without asking the
+    server. FOREIGN_FILES, which no manifest lists, may be looked for.
     """
     if manifest and file not in manifest and file not in FOREIGN_FILES:
         raise FileMissingError(f"{location}/{file}", hint=UNLISTED_HINT)
@@ -116,18 +116,18 @@ ReadChunk = Callable[[int], Awaitable[bytes]]
 
 
 class Proof:
-    """The hash of a whole file, taken while its chunks pass in the file's order."""
+    """Hashes a whole file while its chunks pass in file order."""
 
     def __init__(self, wanted: str) -> None:
         self._wanted = wanted
         self._hasher = hashlib.sha256()
 
     async def add(self, data: bytes) -> None:
-        """Take the next bytes; in a thread, since hashlib lets go of the interpreter's lock."""
+        """Hash the next bytes, in a thread: hashlib releases the GIL."""
         await asyncio.to_thread(self._hasher.update, data)
 
     def check(self, place: str) -> None:
-        """HashMismatchError unless the file was the promised one."""
+        """HashMismatchError unless the hash is the expected one."""
         result = self._hasher.hexdigest()
         if result != self._wanted:
             raise HashMismatchError(
@@ -144,7 +144,7 @@ async def stream_chunks(
     report: Report,
     proof: Proof | None,
 ) -> None:
-    """Read chunks in order and scatter them; with a proof, hash them all in the file's order."""
+    """Read chunks in order and scatter them; with a proof, hash all of them in file order."""
     scatter, ready = Scatter(pieces, store), leading(pieces)
     in_order = list(order) == sorted(order)
     for index in order:
@@ -194,7 +194,7 @@ class FileSource:
         return nbytes
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
-        """See `Source.read`. What a manifest or the registry names is verified."""
+        """See `Source.read`; verified if a manifest or the registry has the file's hash."""
         size = await self.size(file)
         wanted = max(0, size - offset) if nbytes is None else nbytes
         if wanted > MOST_SMALL_NBYTES:
@@ -237,7 +237,7 @@ class FileSource:
             proof.check(place)
 
     async def reread(self, file: str, pieces: Sequence[Piece], store: WeightStore) -> None:
-        """See `Source.reread`: a file with another time, size or place on the disk has changed."""
+        """See `Source.reread`: a file has changed if its modification time, size or inode has."""
         self._check_same(file)
         for piece in pieces:
             scatter = Scatter([piece], store)
@@ -264,16 +264,16 @@ class FileSource:
         self._streamed.pop(file, None)
 
     async def settle(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
         self._last = None
 
     def release(self) -> None:
-        """Nothing is cached."""
+        """Do nothing: nothing is cached."""
 
     async def _read_verified(
         self, file: str, expected: Expected, offset: int, nbytes: int
     ) -> bytes:
-        """Bytes out of chunks whose hashes are the manifest's."""
+        """Read bytes from chunks whose hashes match the manifest."""
         chunk, end = expected.chunk_nbytes, offset + nbytes
         if end > expected.nbytes:
             raise self._too_short(file, end - expected.nbytes, offset)

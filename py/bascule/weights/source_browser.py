@@ -49,17 +49,17 @@ _fetchers: dict[str, asyncio.Task[Any]] = {}
 
 
 def page_folder(path: str) -> str:
-    """The URL of a folder on the page's own server. InputError for what is no path."""
+    """Return the URL of a folder on the page's own server; InputError for an invalid path."""
     return absolute_url(path, str(js.location.origin) + "/")
 
 
 def known_folder(name: str) -> str:
-    """The URL of a known model (see `bascule.configure`)."""
+    """Return the URL of a known model (see `bascule.configure`)."""
     return f"{os.environ.get(MODELS) or page_folder('models/')}{name}"
 
 
 async def page_fetcher(**options: Any) -> Any:
-    """The page's Fetcher for these options (see DEFAULTS in web/bridge/fetcher.js), made once."""
+    """Return the page's Fetcher for these options (DEFAULTS in web/bridge/fetcher.js)."""
     key = json.dumps(options, sort_keys=True)
     return await asyncio.shield(shared_task(_fetchers, key, partial(_make_fetcher, key)))
 
@@ -81,7 +81,7 @@ async def _make_fetcher(options: str) -> Any:
 
 
 async def _hashes() -> Any:
-    """The library sets a global instead of exporting."""
+    """Load hash-wasm, which sets a global instead of exporting."""
     await bridge_module("vendor/hash-wasm.js")
     return js.globalThis.hashwasm
 
@@ -147,7 +147,7 @@ class PageSource:
     async def stream(
         self, file: str, pieces: Sequence[Piece], store: WeightStore, report: Report
     ) -> None:
-        """See `Source.stream`. With a GPU the bytes never enter Python."""
+        """See `Source.stream`; with a GPU the bytes never enter Python."""
         fetcher = await self._open()
         table = _table(pieces)
         sink = None if store.page_bridge is not None else create_proxy(_heap_sink(store))
@@ -187,7 +187,7 @@ class PageSource:
         await (await self._open()).forget(self.location, check_file(file))
 
     async def settle(self) -> None:
-        """See `Source.settle`: each stream has done so at its end."""
+        """Do nothing: each stream closes its connections."""
 
     def release(self) -> None:
         if self._fetcher is not None:
@@ -204,7 +204,7 @@ class PageSource:
         return f"{self.location}/{file}"
 
     def _load_error(self, file: str, error: JsException) -> BasculeError:
-        """Our error for a fault of web/bridge/http.js; any other error is passed on."""
+        """Convert an error of web/bridge/http.js."""
         url, text = self._url(file), js_message(error)
         try:
             fault = json.loads(text)
@@ -233,7 +233,7 @@ class PageSource:
 
 
 def _table(pieces: Sequence[Piece]) -> array[float]:
-    """Pieces as `decodePieces` in web/bridge/pieces.js takes them."""
+    """Encode pieces for `decodePieces` in web/bridge/pieces.js."""
     table = array("d")
     for p in pieces:
         table.extend((p.file_offset, p.nbytes, p.target, p.target_offset, _DTYPES[p.dtype]))

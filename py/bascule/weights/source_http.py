@@ -1,4 +1,4 @@
-"""A model folder on a server, natively: every file by way of the weight cache."""
+"""A model folder on a server, read natively through the weight cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bascule.weights.source import (
 
 
 class HttpSource:
-    """See `Source`. With `journal` None nothing is cached."""
+    """See `Source`; with `journal` None nothing is cached."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class HttpSource:
             "network_nbytes": sum(f.remote.received for f in files),
             "network_retries": sum(f.remote.retries for f in files),
             "cached_nbytes": sum(f.cached_nbytes for f in files),
-            # A chunk that is filled, and what the response had ready past its end.
+            # A chunk that is being filled, and what the response has delivered past its end.
             "peak_chunk_nbytes": 2 * self._chunk_nbytes,
         }
 
@@ -103,11 +103,11 @@ class HttpSource:
             await result.pause()
 
     async def reread(self, file: str, pieces: Sequence[Piece], store: WeightStore) -> None:
-        """See `Source.reread`: each chunk is in the cache, and its hash is right."""
+        """See `Source.reread`: each chunk is read from the cache and verified."""
         result, scatter = self._files[file], Scatter(pieces, store)
         size = result.entry.chunk_nbytes
         for index in chunk_order(pieces, size):
-            # The next stage begins in the chunk that this one ends in.
+            # The next stage starts in the chunk in which this one ends.
             if self._last is None or self._last[:2] != (file, index):
                 self._last = (file, index, await asyncio.to_thread(result.kept, index))
             scatter.feed(index * size, self._last[2])

@@ -1,4 +1,4 @@
-"""Reading the weights of one stage of a pass again, from a folder or the cache."""
+"""Read the weights of one stage of a pass again, from a folder or the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bascule.weights.source import Source
 
 
 class StageReader:
-    """See `backend.streaming.ReadStage`: knows which bytes of the files are which parameter."""
+    """See `backend.streaming.ReadStage`: maps parameters to the bytes of the files."""
 
     def __init__(self, source: Source, plan: Sequence[Planned], store: WeightStore) -> None:
         self._source = source

@@ -1,5 +1,6 @@
-"""Loading: headers are read and checked, then the tensors stream into a weight store, those first
-that are needed first."""
+"""Load weights: read and check the headers, then stream the tensors into a weight store, in the
+order in which they are needed.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ from bascule.weights.stages import Discarding, StageReader
 
 T = TypeVar("T")
 
-# Reads the checked tables of tensors by file.
+# Reads the checked tensor tables by file.
 Headers = Callable[[], Awaitable[dict[str, dict[str, TensorInfo]]]]
 
 WHOLE = "model.safetensors"
@@ -50,12 +51,12 @@ async def load_weights(
 ) -> None:
     """Fill `store` with `parameters`, in their order, from model.safetensors or its shards.
 
-    `headers` reads other files, or names tensors otherwise. F16 and BF16 become float32.
-    `store.arrivals` is notified of each complete parameter. A file that changes on the server
-    meanwhile, or is not the promised one, is dropped and loaded again (three times, and once).
-    Raises ModelFileError for a file that is unsound or lacks a tensor, UnsupportedModelError for a
-    dtype that is no float, SourceError when reading fails. With `parallel` two shards come at a
-    time.
+    `headers` replaces the reading of the tensor tables (other files, or other tensor names). F16
+    and BF16 become float32. `store.arrivals` is notified of each complete parameter. A file that
+    changes on the server is dropped and loaded again up to three times, one with a wrong hash once.
+    With `parallel` two shards are fetched at a time. Raises ModelFileError for a file that is
+    unsound or lacks a tensor, UnsupportedModelError for a dtype that is not a float, SourceError if
+    reading fails.
     """
 
     async def attempt() -> None:
@@ -77,9 +78,9 @@ async def with_restarts(
     attempt: Callable[[], Awaitable[T]],
     start_over: Callable[[str], Awaitable[None]],
 ) -> T:
-    """Try again when a file changes on the server (three times) or is not the promised one (once).
+    """Retry if a file changes on the server (three times) or has a wrong hash (once).
 
-    `start_over` has to forget the file whose name it is given.
+    `start_over` must forget the file whose name it gets.
     """
     changes = mismatches = 0
     while True:
@@ -113,11 +114,10 @@ async def fill(
     parallel: bool = False,
     whole: Callable[[Planned], None] | None = None,
 ) -> None:
-    """Stream what was planned into the store, file by file; with `parallel` two at a time.
+    """Stream the planned pieces into the store, file by file; with `parallel` two at a time.
 
-    `whole` is called with each piece once all of it was written, before anything else is. What a
-    store streams is read once here, which verifies it and brings it into the cache, and written
-    nowhere.
+    `whole` is called with each complete piece before anything else is written. Weights that a store
+    streams are read once here, to verify and cache them, and written nowhere.
     """
     arrived = _Arrived(plan, store.arrivals, progress, whole)
     if store.streaming is not None:
@@ -137,7 +137,7 @@ async def fill(
 
 
 class _Arrived:
-    """Counts what has come, over all files of a model."""
+    """Counts the bytes that have arrived, over all files of a model."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class _Arrived:
         self._n_missing = Counter(planned.parameter for planned in plan)
 
     def note(self, file: str, mine: Sequence[Planned], done: int, ready: int) -> None:
-        """`done` bytes of a file's pieces have come, and the first `ready` of them are whole."""
+        """Record `done` bytes of a file's pieces, the first `ready` of them complete."""
         for planned in mine[self._ready.get(file, 0) : ready]:
             if self._arrived is not None:
                 self._arrived(planned)
@@ -169,7 +169,7 @@ class _Arrived:
 
 
 async def read_headers(source: Source) -> dict[str, dict[str, TensorInfo]]:
-    """The checked tables of all files of a model: one file, or the shards that its index names."""
+    """Return the checked tables of all files of a model: one file, or the shards in its index."""
     try:
         return {WHOLE: await read_header(source, WHOLE)}
     except FileMissingError as missing:
@@ -187,9 +187,9 @@ async def read_headers(source: Source) -> dict[str, dict[str, TensorInfo]]:
 
 
 def shards_of(index: bytes, place: str) -> dict[str, str]:
-    """Tensor name to shard, from an index file (transformers' "weight_map").
+    """Parse an index file (transformers' "weight_map") into tensor name to shard.
 
-    ModelFileError for anything that is not sound, file names above all.
+    ModelFileError for anything unsound, invalid file names above all.
     """
     result = json_object(index, place, TENSOR_TABLE).get("weight_map")
     if not isinstance(result, dict) or not result:
@@ -204,7 +204,7 @@ def shards_of(index: bytes, place: str) -> dict[str, str]:
 
 
 async def read_header(source: Source, file: str) -> dict[str, TensorInfo]:
-    """The checked table of a file's tensors, from two small reads."""
+    """Read and check a file's tensor table in two small reads."""
     place = f"{source.location}/{file}"
     nbytes = await source.size(file)
     head = await source.read(file, 0, min(nbytes, SNIFFED_NBYTES))
