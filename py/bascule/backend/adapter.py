@@ -1,11 +1,11 @@
-"""What a driver says of its adapter."""
+"""The facts that a driver reports about its adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Limits that kernels and the memory plan look at; drivers ask for the adapter's own values.
+# Limits that kernels and the memory plan depend on; drivers request the adapter's own values.
 WANTED_LIMITS = (
     "maxBufferSize",
     "maxStorageBufferBindingSize",
@@ -17,7 +17,7 @@ WANTED_LIMITS = (
     "minStorageBufferOffsetAlignment",
     "minUniformBufferOffsetAlignment",
 )
-# What every device grants that is asked for nothing (https://www.w3.org/TR/webgpu/#limits).
+# The limits of a device for which none were requested (https://www.w3.org/TR/webgpu/#limits).
 LEAST_LIMITS: Mapping[str, int] = {
     "maxBufferSize": 256 << 20,
     "maxStorageBufferBindingSize": 128 << 20,
@@ -36,14 +36,14 @@ LEAST_LIMITS: Mapping[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class AdapterInfo:
-    """What a driver says of its adapter, with the features and limits of the device opened on it.
+    """An adapter, with the features and limits of the device opened on it.
 
     `features` uses the names of the WebGPU specification on both drivers. `software` is true for
     adapters that run on the CPU (SwiftShader, lavapipe, WARP). `subgroups_enable` says that the
     shader compiler wants `enable subgroups;` before the builtins (Tint) instead of rejecting it.
-    `identity` is a text that changes whenever a pipeline might turn out otherwise: all of the
-    above and the version of the browser or driver. It is compared, never read. `least` says that
-    the device was asked for without any feature and with the limits that every device grants.
+    `identity` is a text that changes whenever a pipeline might behave differently: all of the above
+    and the version of the browser or driver; it is only compared. `least` says that the device was
+    requested without features and with the default limits.
     """
 
     vendor: str
@@ -60,7 +60,7 @@ class AdapterInfo:
 
     @property
     def name(self) -> str:
-        """One line for people: the most telling of the fields that are there."""
+        """Return one line for people, from the most informative fields."""
         return (
             self.description or self.device or f"{self.vendor} {self.architecture}".strip() or "GPU"
         )

@@ -1,4 +1,4 @@
-"""Which parameters have come: what lets the first layers run while later ones still load."""
+"""Which parameters have arrived: the first layers run while later ones still load."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class Arrivals:
         return not self._missing
 
     def mark(self, names: Iterable[str]) -> None:
-        """Note parameters whose bytes are all there (queued for the GPU counts)."""
+        """Mark parameters whose bytes have all arrived (or are queued for the GPU)."""
         self._missing.difference_update(names)
         self._wake()
 
     def restart(self, names: Iterable[str]) -> None:
-        """The file was not what it seemed: these are missing again."""
+        """Mark these as missing again: their file turned out to be wrong."""
         self._missing.update(names)
 
     def fail(self, error: BaseException) -> None:
-        """The load has failed; waiting tasks get the error."""
+        """End the load with an error, which waiting tasks get."""
         self._error = error
         self._wake()
 
     async def wait(self, names: Iterable[str]) -> None:
-        """Until all of these have come; raises what ended the load."""
+        """Wait until all of these have arrived; raises the error that ended the load."""
         wanted = set(names)
         while wanted & self._missing:
             if self._error is not None:

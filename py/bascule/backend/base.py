@@ -1,4 +1,4 @@
-"""Waist 1: what a backend offers. Above it nothing knows shaders, graphs or numpy loops."""
+"""Waist 1: the interface of a backend. Above it there are no shaders, graphs or numpy loops."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 DESTROYED = "destroyed by the program"
 
 
-# An input: a numpy array, or a memoryview that has its shape and dtype, which needs no numpy.
+# An input: a numpy array, or a memoryview with its shape and dtype, which needs no numpy.
 Shaped = Array | memoryview
 Inputs = Mapping[str, Shaped]  # by name
-# The formats of memoryviews, by a value's dtype.
+# memoryview formats by a value's dtype.
 FORMATS: dict[str, Literal["f", "I"]] = {"f32": "f", "u32": "I"}
 
 
 def checked_input(value: Value, sizes: Sizes, inputs: Inputs) -> Shaped:
-    """The input of that name; InputError if it is missing or not shaped for this run."""
+    """Return the input of that name; InputError if it is missing, or misshapen."""
     shape = value.sizes(sizes)
     array = inputs.get(value.name)
     if array is None or array.shape != shape:
@@ -47,9 +47,9 @@ def checked_input(value: Value, sizes: Sizes, inputs: Inputs) -> Shaped:
 
 
 def check_names(program: Program) -> None:
-    """InputError where an input, a state and a parameter of a program share a name.
+    """InputError if an input, a state and a parameter of a program share a name.
 
-    Backends find values by their names: one of the two would silently stand for the other.
+    Backends find values by name, so one of them would silently replace the other.
     """
     kinds: dict[str, str] = {}
     for kind, values in (
@@ -66,7 +66,7 @@ def check_names(program: Program) -> None:
 
 
 def input_bytes(value: Value, sizes: Sizes, inputs: Inputs) -> memoryview:
-    """The input of that name as dense bytes of the value's dtype; errors as `checked_input`."""
+    """Return the input of that name as dense bytes of its dtype; errors as `checked_input`."""
     array = checked_input(value, sizes, inputs)
     if isinstance(array, memoryview) and array.c_contiguous:
         if array.format != FORMATS[value.dtype]:
@@ -77,7 +77,7 @@ def input_bytes(value: Value, sizes: Sizes, inputs: Inputs) -> memoryview:
 
 
 def shaped(memory: Buffer, dtype: str, shape: Sequence[int]) -> memoryview[Any]:
-    """Memory as a memoryview of that dtype ("f32" or "u32") and shape, no axis of which is empty.
+    """View memory as a memoryview of that dtype ("f32" or "u32") and shape, with no empty axis.
 
     `np.asarray` of it is a view.
     """
@@ -91,19 +91,18 @@ async def _at_once() -> None:
 class WeightStore(Protocol):
     """Memory for a model's parameters, written once while the weights stream in.
 
-    `targets` maps each parameter's name to the integer that `write` takes. On a WebGPU tier the
-    integers are buffer handles; `page_bridge` is then the page's bridge object, so that JavaScript
-    may write the network's bytes straight into those buffers, and None everywhere else. `arrivals`
-    has the parameters that have arrived while a load runs; None where all have. `streaming` reads
-    the weights again for each pass; None where they stay, as all but those of
-    `Backend.streamed_store` do.
+    `targets` maps each parameter's name to the integer that `write` takes. On a WebGPU tier these
+    are buffer handles, and `page_bridge` is the page's bridge object, so that JavaScript can write
+    the network's bytes straight into the buffers; elsewhere it is None. `arrivals` has the
+    parameters that have arrived during a load; None once all have. `streaming` reads the weights
+    again for each pass; None unless the store comes from `Backend.streamed_store`.
     """
 
     arrivals: Arrivals | None
 
     @property
     def streaming(self) -> Streaming | None:
-        """See above."""
+        """See `WeightStore`."""
         ...
 
     @property
@@ -113,7 +112,7 @@ class WeightStore(Protocol):
 
     @property
     def page_bridge(self) -> Any | None:
-        """See above."""
+        """See `WeightStore`."""
         ...
 
     @property
@@ -132,7 +131,7 @@ class WeightStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What quantizing did; `n_unfit` numbers are not finite, or no block can hold them."""
+    """The errors of quantizing; `n_unfit` numbers are not finite, or fit no block."""
 
     squared_error: float = 0.0
     squares: float = 0.0
@@ -141,7 +140,7 @@ class Sums:
 
     @property
     def relative_error(self) -> float:
-        """Root mean square of the error over that of the numbers; 0 where all are 0."""
+        """RMS error over the RMS of the numbers; 0 if all are 0."""
         return (self.squared_error / self.squares) ** 0.5 if self.squares else 0.0
 
     def __add__(self, other: Sums) -> Sums:
@@ -154,35 +153,35 @@ class Sums:
 
 
 class Quantizer(WeightStore, Protocol):
-    """Makes blocks of a store's weights out of floats that pass through its staging buffer.
+    """Quantizes weights of a store as they stream in, through a staging buffer.
 
-    It takes writes for the staging buffer, a target of its own, as well as those for the store's
-    targets. `nbytes` counts the staging buffer and the like; `close` frees them, but not the store.
+    The staging buffer is a target of its own, which `write` takes like those of the store. `nbytes`
+    counts the staging buffer and other scratch memory; `close` frees them, but not the store.
     """
 
     staging: int
 
     def quantize(self, name: str, first: int, offset: int, count: int) -> None:
-        """Queue: the floats from byte `offset` of the staging buffer on, a multiple of 256, become
-        blocks `first` to `first + count - 1` of a parameter. Later writes change nothing.
+        """Queue: quantize the floats from byte `offset` of the staging buffer, a multiple of 256,
+        to blocks `first` to `first + count - 1` of a parameter. Later writes do not affect it.
         """
         ...
 
     async def read(self, name: str, offset: int, into: Buffer) -> None:
-        """Fill `into` with a parameter's blocks from byte `offset` on, a multiple of 4."""
+        """Fill `into` with a parameter's blocks from byte `offset`, a multiple of 4."""
         ...
 
     async def sums(self) -> Mapping[str, Sums]:
-        """What quantizing has done to each parameter so far."""
+        """Return the errors of each parameter so far."""
         ...
 
 
 class StateStore(Protocol):
-    """Tensors that outlive a run, by name; all zero at first."""
+    """Tensors that outlive a run, by name; initially zero."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all of them as they are now."""
+        """Bytes of all tensors at their current sizes."""
         ...
 
     def write(self, name: str, offset: int, data: Buffer) -> None:
@@ -190,11 +189,11 @@ class StateStore(Protocol):
         ...
 
     def read(self, name: str, offset: int, into: Buffer) -> Awaitable[None]:
-        """Fill `into` from byte `offset` on, as it is after all work queued so far."""
+        """Fill `into` from byte `offset`, after all work queued so far."""
         ...
 
     async def resize(self, sizes: Sizes) -> None:
-        """Take other sizes for their Dims; the first rows of each keep what they hold."""
+        """Change the sizes of its Dims; the first rows of each tensor keep their contents."""
         ...
 
     def close(self) -> None:
@@ -203,70 +202,72 @@ class StateStore(Protocol):
 
 
 class Executable(Protocol):
-    """A program made ready for one backend.
+    """A program that is ready to run on one backend.
 
-    `host_s` sums the seconds that Python itself has worked in `run`, waiting left out.
+    `host_s` is the CPU time that Python has spent in `run`, in seconds, without waiting.
     """
 
     @property
     def host_s(self) -> float:
-        """See above."""
+        """See `Executable`."""
         ...
 
     async def run(
         self, sizes: Sizes, inputs: Inputs, into: Sequence[Buffer] | None = None
     ) -> dict[str, Array]:
-        """Run once; the outputs as numpy arrays.
+        """Run once; return the outputs as numpy arrays.
 
         `sizes` gives each Dim its actual size, at most its limit. With `into`, writable memory for
-        each output in order, they are written there and the result is empty: that needs no numpy.
+        each output in order, the outputs are written there and the result is empty: that needs no
+        numpy.
         """
         ...
 
     def queued(self, sizes: Sizes, inputs: Inputs) -> Awaitable[dict[str, Array]] | None:
-        """Queue a run and the reads of its outputs, which the result waits for; `run` in two steps.
+        """Queue a run and the reads of its outputs, and return an awaitable of them: `run` in two
+        steps.
 
-        What is written after this call, the run does not see. It must be waited for. None where
-        nothing was queued: by a backend without a queue, or for now.
+        The run does not see writes after this call. The awaitable must be awaited. None if nothing
+        was queued: the backend has no queue, or cannot use it now.
         """
         ...
 
     async def submit(self, sizes: Sizes, inputs: Inputs, times: int = 1) -> None:
-        """Run `times` times without reading anything: what it leaves is in the states.
+        """Run `times` times without reading anything: the results are in the states.
 
-        A backend with a device only queues the work. Waits for weights that are still to come.
+        A backend with a device only queues the work. Waits for weights that are still missing.
         """
         ...
 
     def close(self) -> None:
-        """Free what `prepare` took; the weights stay."""
+        """Free everything but the weights."""
         ...
 
 
 class Computation(Protocol):
-    """A program made ready to run on tensors that lie in its backend's memory, and stay there.
+    """A program that is ready to run on tensors in its backend's memory, without copying them.
 
-    Each operand and each result is a `StateStore` of one tensor.
+    Each operand and result is a `StateStore` of one tensor.
     """
 
     async def run(
         self, operands: Mapping[str, StateStore], results: Mapping[str, StateStore]
     ) -> None:
-        """Run once, on operands and results by the names of the program's inputs and outputs.
+        """Run once, with operands and results by the names of the program's inputs and outputs.
 
-        A backend with a device only queues the work. No result may be an operand.
+        A backend with a device only queues the work. A result must not be an operand.
         """
         ...
 
     def close(self) -> None:
-        """Free what `computation` took; operands and results stay."""
+        """Free everything but operands and results."""
         ...
 
 
 class Backend(Protocol):
-    """Runs programs on one tier; the methods with a body do for tiers without a device.
+    """Runs programs on one tier; methods with a body are the defaults of tiers without a device.
 
-    `device_name` is for people; `turns` lets one event loop at a time work on it.
+    `device_name` is for people; `turns` lets one event loop at a time use the device.
     """
 
     tier: Tier
@@ -280,62 +281,63 @@ class Backend(Protocol):
 
     @property
     def limits(self) -> Limits:
-        """What programs have to keep within here."""
+        """The limits that programs must keep."""
         return Limits()
 
     @property
     def adapter(self) -> AdapterInfo | None:
-        """What the driver says of its adapter; None on a tier without one."""
+        """The adapter; None on a tier without one."""
         return None
 
     @property
     def memory(self) -> MemoryUse:
-        """Bytes that it holds; on a tier without a device no intermediate values are counted."""
+        """Bytes that it holds; a tier without a device does not count intermediate values."""
         ...
 
     def mark_memory(self) -> None:
-        """Count `memory.marked_peak_nbytes` from now on."""
+        """Start counting `memory.marked_peak_nbytes`."""
         ...
 
     def pass_nbytes(self, program: Program) -> PassBytes:
-        """Return what a program will hold; all 0 on a tier without a device."""
+        """Return the bytes that a program will hold; all 0 on a tier without a device."""
         return PassBytes()
 
     def limit_memory(self, budget: MemoryBudget | None) -> None:
-        """Hold what fits `budget` from now on, in place of the budget before; None: no limit.
+        """Limit the memory that it holds, replacing an earlier budget; None: no limit.
 
-        What `memory` counts counts. Past it work raises one of `tasks.loaded.NO_MEMORY`, once what
-        is only kept for the next time and what the budget's `make_room` frees are gone.
+        Everything in `memory` counts. An allocation past the budget raises one of
+        `tasks.loaded.NO_MEMORY`, after caches and what the budget's `make_room` offers have been
+        freed.
         """
         ...
 
     @property
     def remembered(self) -> Remembered | None:
-        """Where what is learned of its device is stored; None on a tier that learns nothing."""
+        """The store of what is learned about its device; None on a tier that learns nothing."""
         return None
 
     @property
     def wrong_kernels(self) -> Sequence[str]:
-        """The kernels that have given wrong numbers on this device, by name."""
+        """The names of the kernels that gave wrong numbers on this device."""
         return ()
 
     def prove_kernels(self) -> None:
-        """From now on use no kernel whose results were not correct on this machine."""
+        """From now on use only kernels whose results are correct on this machine."""
 
     def rejected(self, programs: Iterable[Program]) -> list[str]:
-        """Which default kernels of these programs do not serve, and why; what has had no proof."""
+        """Return which default kernels of these programs are rejected or unproven, and why."""
         return []
 
     async def recheck(self, programs: Iterable[Program]) -> bool:
-        """Prove the kernels of these programs at their full sizes; whether one was rejected."""
+        """Prove the kernels of these programs at full size; return whether one was rejected."""
         return False
 
     def fingerprint(self, programs: Iterable[Program]) -> str:
-        """Changes with the kernels that serve these programs; empty where there is no choice."""
+        """Return a text that changes with the kernels of these programs; empty without a choice."""
         return ""
 
     async def simplified(self, program: Program) -> list[str]:
-        """Why calls of a prepared program run on simpler kernels, a reason for each call."""
+        """Return the reason for each call of a prepared program that uses a simpler kernel."""
         return []
 
     async def tune(
@@ -345,46 +347,47 @@ class Backend(Protocol):
         budget_s: float,
         progress: ProgressCallback | None = None,
     ) -> TuneReport:
-        """Measure which way of running these programs is fastest here, and take it from now on.
+        """Measure the variants of these programs' kernels, and use the fastest from now on.
 
-        What is prepared already stays as it is. A backend without a choice reports nothing.
+        What is already prepared does not change. A backend without variants returns an empty
+        report.
         """
         return TuneReport()
 
     @property
     def stats(self) -> Mapping[str, float]:
-        """Counters of the backend's own."""
+        """The backend's counters."""
         return {}
 
     def log_shaders(self) -> None:
-        """From now on keep a `shader_logs` entry for each compilation."""
+        """Start recording each compilation in `shader_logs`."""
 
     @property
     def shader_logs(self) -> Sequence[ShaderLog]:
-        """The compilations since `log_shaders`; none on a tier without shaders."""
+        """The compilations since `log_shaders`; empty on a tier without shaders."""
         return ()
 
     def trace_with(self, tracer: Tracer | None) -> str:
-        """Trace the next passes with it, None: no more; why this tier cannot, empty if it can.
+        """Trace the next passes, or stop with None; return why this tier cannot, empty if it can.
 
-        InputError where another tracer is at work.
+        InputError if another tracer is active.
         """
         ...
 
     async def start_profile(self) -> None:
-        """Measure, from now on, each dispatch or call of an op; one that runs is begun anew."""
+        """Start measuring each dispatch or op call; restarts a running profile."""
         ...
 
     async def stop_profile(self) -> Profile:
-        """End the measuring; waits for all work queued so far. InputError where none runs."""
+        """Stop measuring, after all work queued so far. InputError if no profile is running."""
         ...
 
     def store(self, parameters: Sequence[Parameter]) -> WeightStore:
-        """Take memory for `parameters`."""
+        """Allocate memory for `parameters`."""
         ...
 
     def streamed_store(self, parameters: Sequence[Parameter], slot_nbytes: int) -> WeightStore:
-        """Take memory for stages of `parameters`, `slot_nbytes` each, and for computed ones.
+        """Allocate slots of `slot_nbytes` for stages of `parameters`, and memory for computed ones.
 
         TierUnavailableError on a tier that needs all weights at once.
         """
@@ -398,48 +401,48 @@ class Backend(Protocol):
         staging_nbytes: int,
         most_blocks: int,
     ) -> Quantizer:
-        """Take memory to quantize these of a store's parameters, at most so many blocks at once."""
+        """Allocate memory to quantize these parameters, at most `most_blocks` at once."""
         ...
 
     def states(
         self, values: Sequence[Value], sizes: Sizes, *, kind: MemoryKind = "states"
     ) -> StateStore:
-        """Take memory for states; `sizes` gives each of their Dims its size for now.
+        """Allocate states; `sizes` gives each of their Dims its current size.
 
-        `memory` counts it under its `kind`.
+        `memory` counts them under `kind`.
         """
         ...
 
     async def computation(self, program: Program) -> Computation:
-        """Make a program without parameters, states and Dims ready for tensors that stay here."""
+        """Prepare a program without parameters, states and Dims for tensors in this memory."""
         ...
 
     async def prepare(
         self, program: Program, weights: WeightStore, states: StateStore | None = None
     ) -> Executable:
-        """Make a program ready to run. The only slow step (pipelines compile here).
+        """Prepare a program. The only slow step: pipelines compile here.
 
-        InputError where its inputs, states and parameters share a name (`check_names`).
+        InputError if its inputs, states and parameters share a name (`check_names`).
         """
         ...
 
     def done(self) -> Awaitable[None]:
-        """Wait for all work queued before this call; a tier without a queue has done it.
+        """Wait for all work queued before this call; immediate on a tier without a queue.
 
-        DeviceLostError where the device was lost meanwhile, GpuError for what it has refused.
+        DeviceLostError if the device was lost meanwhile, GpuError for a rejected command.
         """
         return _at_once()
 
     async def warm(self, programs: Iterable[Program], name: str = "") -> int:
-        """Compile what these programs will need; returns how many pipelines stand ready.
+        """Compile the pipelines of these programs; return how many are ready.
 
         With a model's `name` a backend may remember them for the next visit.
         """
         return 0
 
     def trim(self) -> int:
-        """Free memory that is only reserved for the next time; returns the device's bytes."""
+        """Free memory that is only cached; return the device's bytes."""
         return 0
 
     def close(self) -> None:
-        """Free everything, the device included."""
+        """Free everything, including the device."""

@@ -27,7 +27,7 @@ Values = Mapping[str, Array | BlockMatrix]
 
 
 class ReferenceExecutable:
-    """An `Executable` of a program run call by call; a value is dropped after its last use."""
+    """An `Executable` that runs a program call by call; a value is freed after its last use."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class ReferenceExecutable:
                 self._op_times.note(call.op, call_started)
             for name in dead:
                 del values[name]
-            # The tier never waits for a device: let others have a turn between two calls.
+            # The tier never waits for a device: yield to other tasks between calls.
             await asyncio.sleep(0)
         self.host_s += perf_counter() - started
         results = {
@@ -73,7 +73,7 @@ class ReferenceExecutable:
         return results if into is None else written(results, into)
 
     def _evaluate(self, call: Call, values: Values, sizes: Sizes) -> Array:
-        """The result of a call."""
+        """Return the result of a call."""
         return evaluate(FUNCTIONS, call, values, sizes)
 
     async def _read_weights(self, index: int, values: dict[str, Array | BlockMatrix]) -> None:
@@ -97,7 +97,7 @@ class ReferenceExecutable:
 class StreamedExecutable(ReferenceExecutable):
     """A program whose weights are read for each run, stage by stage.
 
-    What runs at once on one store takes turns.
+    Concurrent runs on one store take turns.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ async def open_backend(tier: Tier, *, remember: bool, early: bool) -> ReferenceB
 
 
 def last_uses(program: Program) -> list[list[str]]:
-    """For each call the values that nothing reads after it; outputs are read at the end."""
+    """Return for each call the values that nothing reads after it; outputs are read at the end."""
     last: dict[str, int] = {}
     for index, call in enumerate(program.calls):
         last |= {o.name: index for o in call.operands if o is not None}

@@ -1,7 +1,7 @@
-"""What backends that compute on the CPU have in common: no device to lose, to tune or to free."""
+"""What backends on the CPU share: no device to lose, tune or free."""
 
 # pyright: reportIncompatibleMethodOverride=false
-# Plain attributes stand for properties of `Backend`.
+# Plain attributes implement properties of `Backend`.
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from bascule.base.entries import Remembered
 
 
-# A generated module's function: the array that it writes, those that it reads, numbers. All dense;
-# it gets the numbers and then the addresses, as 32-bit words.
+# The function of a generated module: the array that it writes, those that it reads, numbers. All
+# arrays are dense; it gets the numbers and then the addresses as 32-bit words.
 Loop = Callable[["Array", Sequence["Array"], Sequence[int]], None]
 
 
 class Deviceless(Backend):
-    """Half of a `Backend`: what it counts and times."""
+    """The half of a `Backend` that counts and times."""
 
     lost: str = ""
     limits: Limits = Limits()
@@ -67,15 +67,15 @@ class Deviceless(Backend):
         return self.op_times.stop(self.count.stop_samples())
 
     def loop_loader(self) -> Callable[[bytes], Loop] | None:
-        """What makes functions of generated WebAssembly; None where numpy computes all."""
+        """Return the loader of generated WebAssembly functions; None if numpy computes all."""
         return None
 
     @property
     def loop_elements(self) -> int | None:
-        """Elements of a call of such a function; None where no array is copied for it."""
+        """Elements per call of such a function; None if no array has to be copied for it."""
         return None
 
     def product(self, x: Array, y: Array) -> Array | None:
-        """x (B, M, K) @ y (K, N) or (B, K, N) in float32; None where numpy is as fast."""
+        """Compute x (B, M, K) @ y (K, N) or (B, K, N) in float32; None if numpy is as fast."""
         del x, y
         return None

@@ -1,4 +1,4 @@
-"""Weights, states and buffers as numpy arrays, for backends that compute on those."""
+"""Weights, states and buffers as numpy arrays, for backends that compute on them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def telling(asked: str, nbytes: int | None = None) -> Generator[None]:
-    """HostMemoryError, with what was asked for, where there is no memory for it."""
+    """Raise HostMemoryError, naming what was asked for, if there is not enough memory."""
     try:
         yield
     except HostMemoryError:
@@ -34,7 +34,7 @@ def telling(asked: str, nbytes: int | None = None) -> Generator[None]:
 
 
 class ReferenceStore:
-    """A `WeightStore` of float32 numpy arrays, or of the file's blocks where a dtype says so."""
+    """A `WeightStore` of float32 numpy arrays, or of a file's blocks for block dtypes."""
 
     page_bridge = None
     arrivals: Arrivals | None = None
@@ -112,7 +112,7 @@ class ReferenceStates:
 
 
 class ReferenceComputation:
-    """See `Computation`: an executable that reads and writes the arrays of states."""
+    """See `Computation`: an executable on the arrays of states."""
 
     def __init__(self, program: Program, executable: Executable) -> None:
         self._program = program
@@ -139,7 +139,7 @@ def _only_array(store: StateStore) -> Array:
 
 
 class InHostArrays(Deviceless):
-    """A backend whose weights and states are numpy arrays; `_executable` is its own."""
+    """A backend whose weights and states are numpy arrays; `_executable` is its own class."""
 
     def store(self, parameters: Sequence[Parameter]) -> ReferenceStore:
         return ReferenceStore(parameters, self.count)
@@ -184,7 +184,7 @@ class InHostArrays(Deviceless):
 
 
 def written(results: Mapping[str, Array], into: Sequence[Buffer]) -> dict[str, Array]:
-    """Copy results into the memory given for them; see `Executable.run`."""
+    """Copy results into the given memory; see `Executable.run`."""
     for result, memory in zip(results.values(), into, strict=True):
         memoryview(memory).cast("B")[:] = memoryview(np.ascontiguousarray(result)).cast("B")
     return {}
@@ -193,7 +193,7 @@ def written(results: Mapping[str, Array], into: Sequence[Buffer]) -> dict[str, A
 def arrays_of(
     parameters: Sequence[Parameter], count: MemoryCount
 ) -> dict[str, Array | BlockMatrix]:
-    """Memory for parameters, counted; HostMemoryError where there is none."""
+    """Allocate and count memory for parameters; HostMemoryError if there is not enough."""
     nbytes = sum(p.nbytes for p in parameters)
     count.claim("a model's weights", nbytes)
     with telling("a model's weights", nbytes):
@@ -205,7 +205,7 @@ def arrays_of(
 def _room_for(parameter: Parameter) -> Array | BlockMatrix:
     if parameter.dtype == "f32":
         return np.empty(parameter.shape, np.float32)
-    # Programs take blocks as matrices only (`Parameter.dtype`).
+    # Programs take blocks only as matrices (`Parameter.dtype`).
     rows, inner = parameter.shape
     room = np.empty((parameter.nbytes,), np.uint8)
     return BlockMatrix(BlockType[parameter.dtype.upper()], (rows, inner), room)

@@ -1,4 +1,4 @@
-"""How many bytes a device holds, and what for."""
+"""How many bytes a device holds, by kind."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Literal
 
 from bascule.errors import HostMemoryError
 
-# weights: a model's parameters; states: what outlives a run, a KV cache; buffers: a user's own;
-# programs: inputs, intermediate values and parameters of what is prepared; staging: what is read;
-# profile: timestamps.
+# weights: a model's parameters; states: what outlives a run, such as a KV cache; buffers: a user's
+# own; programs: inputs, intermediate values and parameters of compiled programs; staging: buffers
+# for reading; profile: timestamps.
 MemoryKind = Literal["weights", "states", "buffers", "programs", "staging", "profile"]
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """Bytes of a device: now, the most so far, and what is held now by kind.
+    """Bytes of a device: now, at the peak, and now by kind.
 
     The kinds are "weights", "states" (KV caches), "buffers" (`DeviceBuffer`s), "programs" (inputs,
     intermediate values and parameters of compiled programs), "staging" (buffers for reading) and
-    "profile" (timestamps); one that holds nothing is left out. `marked_peak_nbytes` is the most
-    since what measures a single piece of work has last marked it, else 0.
+    "profile" (timestamps); empty ones are left out. `marked_peak_nbytes` is the peak since the last
+    `mark`, else 0.
     """
 
     now_nbytes: int
@@ -34,8 +34,8 @@ class MemoryUse:
 
 @dataclass(frozen=True, slots=True)
 class PassBytes:
-    """Bytes on a device of a program: `held` while it is prepared, `read` for its outputs' staging
-    buffers during a run, `trials` before it is prepared where its kernels are to be proven.
+    """Device bytes of a program: `held` while it is prepared, `read` for staging its outputs during
+    a run, `trials` for proving its kernels before.
     """
 
     held: int = 0
@@ -45,7 +45,7 @@ class PassBytes:
 
 @dataclass(frozen=True, slots=True)
 class MemoryBudget:
-    """Limits what a device holds to `nbytes`; `make_room` frees something, or returns False."""
+    """Limits a device to `nbytes`; `make_room` frees something, or returns False."""
 
     nbytes: int
     make_room: Callable[[], bool] = lambda: False
@@ -53,9 +53,7 @@ class MemoryBudget:
     def admits(
         self, nbytes: int, held: Callable[[], int], trim: Callable[[], object] | None = None
     ) -> bool:
-        """Whether so many more bytes fit beside those `held`, once `trim` and then `make_room` have
-        freed what they can.
-        """
+        """Whether that many more bytes fit beside those `held`, after freeing what can be."""
         if trim is not None and held() + nbytes > self.nbytes:
             trim()
         while held() + nbytes > self.nbytes:
@@ -64,12 +62,12 @@ class MemoryBudget:
         return True
 
     def used(self, held: int) -> str:
-        """What there is no room in, for people."""
+        """Describe the full budget for an error message."""
         return f"{held:,} bytes of {self.nbytes:,} are in use"
 
 
 class MemoryCount:
-    """Counts what is allocated and freed."""
+    """Counts allocations and frees."""
 
     def __init__(self) -> None:
         self.now_nbytes = 0
@@ -80,9 +78,9 @@ class MemoryCount:
         self._samples: list[tuple[float, int]] | None = None
 
     def excess(self, nbytes: int, trim: Callable[[], object] | None = None) -> str:
-        """Why so many more bytes do not fit the budget; empty where they do.
+        """Return why that many more bytes do not fit the budget; empty if they do.
 
-        `trim` and the budget's `make_room` have freed what they can then.
+        Tried after `trim` and the budget's `make_room` have freed what they can.
         """
         budget = self.budget
         if budget is None or budget.admits(nbytes, lambda: self.now_nbytes, trim):
@@ -90,12 +88,12 @@ class MemoryCount:
         return budget.used(self.now_nbytes)
 
     def claim(self, asked: str, nbytes: int) -> None:
-        """Raise HostMemoryError where so many more bytes do not fit the budget."""
+        """Raise HostMemoryError if that many more bytes do not fit the budget."""
         if why := self.excess(nbytes):
             raise HostMemoryError(f"{asked} within the memory budget ({why})", nbytes)
 
     def add(self, kind: MemoryKind, nbytes: int) -> None:
-        """Count bytes that were allocated, or freed where `nbytes` is negative."""
+        """Count allocated bytes, or freed ones if `nbytes` is negative."""
         self._kinds[kind] += nbytes
         self.now_nbytes += nbytes
         self._peak_nbytes = max(self._peak_nbytes, self.now_nbytes)
@@ -104,16 +102,16 @@ class MemoryCount:
             self._samples.append((perf_counter(), self.now_nbytes))
 
     def start_samples(self) -> None:
-        """From now on keep each change, with its moment on `perf_counter`."""
+        """Start recording each change with its time on `perf_counter`."""
         self._samples = [(perf_counter(), self.now_nbytes)]
 
     def stop_samples(self) -> list[tuple[float, int]]:
-        """The changes since `start_samples`, and the bytes now."""
+        """Return the changes since `start_samples`, and the current bytes."""
         samples, self._samples = self._samples or [], None
         return [*samples, (perf_counter(), self.now_nbytes)]
 
     def mark(self) -> None:
-        """Count a second peak from now on."""
+        """Start counting a second peak."""
         self._marked_peak_nbytes = self.now_nbytes
 
     def clear(self) -> None:
@@ -123,6 +121,6 @@ class MemoryCount:
 
     @property
     def use(self) -> MemoryUse:
-        """The counts as they are now."""
+        """Return the current counts."""
         kinds = {kind: nbytes for kind, nbytes in sorted(self._kinds.items()) if nbytes}
         return MemoryUse(self.now_nbytes, self._peak_nbytes, kinds, self._marked_peak_nbytes)

@@ -1,4 +1,4 @@
-"""A real dispatch whose result is known: the only proof that a tier computes."""
+"""A dispatch with a known result: the proof that a tier computes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _N = 77  # past one workgroup, and no multiple of anything
 
 
 async def probe_dispatch(backend: Backend) -> None:
-    """Add two vectors of small whole numbers, whose sums are exact in float32.
+    """Add two vectors of small integers, whose sums are exact in float32.
 
-    TierUnavailableError when the sums are wrong; what the device refuses is raised as it is.
+    TierUnavailableError if the sums are wrong; other errors are passed on.
     """
     graph = Graph("probe")
     x = graph.input("x", (_N,))

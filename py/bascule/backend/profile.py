@@ -1,6 +1,6 @@
-"""What a backend measures while it is profiled: dispatches, compilations, bytes, memory.
+"""The measurements of a profile: dispatches, compilations, bytes, memory.
 
-Times are seconds since the profile was started, on one clock.
+Times are seconds since its start, on one clock.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Literal
 
 from bascule.errors import InputError
 
-# How work was timed: "timestamps" of the GPU, a dispatch each; "calls" of ops on the CPU;
-# "submissions", from the submit until the queue has done it, where a device has no timestamps.
+# How work was timed: "timestamps" of the GPU, one dispatch each; "calls" of ops on the CPU;
+# "submissions", from submit until done, on a device without timestamps.
 TimedBy = Literal["timestamps", "calls", "submissions"]
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Something that took time: a dispatch, the call of an op, a submission, a compilation."""
+    """A timed dispatch, op call, submission or compilation."""
 
     name: str
     start_s: float
@@ -39,9 +39,9 @@ class MemorySample:
 class Profile:
     """What was measured between `start_profile` and `stop_profile`.
 
-    `work` is in order of time. `n_untimed` dispatches ran and were not timed: of a tape's runs the
-    first is timed and then each 8th, as far as there is room for timestamps. `written_nbytes`
-    and `read_nbytes` went to the device and came back.
+    `work` is in order of time. `n_untimed` dispatches ran untimed: of a tape's runs the first and
+    then every 8th is timed, while there is room for timestamps. `written_nbytes` went to the
+    device, `read_nbytes` came back.
     """
 
     timed_by: TimedBy
@@ -58,7 +58,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class KernelTime:
-    """One kernel, or one op on the CPU, over a whole profile; times in milliseconds."""
+    """A kernel, or an op on the CPU, over a whole profile; times in milliseconds."""
 
     name: str
     count: int
@@ -68,7 +68,7 @@ class KernelTime:
 
 
 def by_name(spans: Sequence[Span]) -> tuple[KernelTime, ...]:
-    """What took how long, the longest first."""
+    """Sum the times by name, longest first."""
     times: defaultdict[str, list[float]] = defaultdict(list)
     for span in spans:
         times[span.name].append(1e3 * span.seconds)
@@ -81,8 +81,8 @@ def by_name(spans: Sequence[Span]) -> tuple[KernelTime, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ShaderLog:
-    """One compilation: its file, the kernel's variant, how long it took, and what the compiler has
-    against it, each with its line; no messages where it compiled.
+    """A compilation: the file, the kernel's variant, its duration, and the compiler's messages,
+    each with its line; empty if it compiled.
     """
 
     shader: str
@@ -93,7 +93,7 @@ class ShaderLog:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSpan:
-    """A span of a driver, with the handle of its pipeline."""
+    """A driver's span, with the handle of its pipeline."""
 
     pipeline: int
     label: str
@@ -103,8 +103,8 @@ class DeviceSpan:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A tape that was submitted: its pipelines, and start and end of each in nanoseconds of the
-    GPU's own clock. Without timestamps `ticks` is empty and `done_s` says when it was done.
+    """A submitted tape: its pipelines, with the start and end of each in nanoseconds of the GPU's
+    clock. Without timestamps `ticks` is empty and `done_s` is the time when it was done.
     """
 
     at_s: float
@@ -115,7 +115,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class GpuProfile:
-    """What a driver measures, before names and clocks are brought together; see `Profile`."""
+    """A driver's measurements, before names and clocks are joined; see `Profile`."""
 
     timed: bool
     seconds: float
@@ -130,7 +130,7 @@ class GpuProfile:
 
 
 def joined(profile: GpuProfile, names: dict[int, str]) -> Profile:
-    """A driver's measurements with `names` for its pipelines and one clock."""
+    """Join a driver's measurements with `names` of its pipelines, on one clock."""
 
     def name(pipeline: int) -> str:
         return names.get(pipeline) or profile.labels.get(pipeline, f"pipeline {pipeline}")
@@ -163,13 +163,13 @@ def joined(profile: GpuProfile, names: dict[int, str]) -> Profile:
 
 
 def _offset_s(submissions: Sequence[Submission]) -> float:
-    """What brings the GPU's clock to the host's: no work starts before it was submitted."""
+    """Return the offset of the GPU's clock to the host's: no work starts before its submission."""
     gaps = [each.at_s - each.ticks[0] / 1e9 for each in submissions if each.ticks]
     return max(gaps, default=0.0)
 
 
 class OpTimes:
-    """Times calls of ops for a backend on the CPU; `spans` is None while nothing is profiled."""
+    """Times op calls for a backend on the CPU; `spans` is None while there is no profile."""
 
     def __init__(self) -> None:
         self.spans: list[Span] | None = None
@@ -177,19 +177,19 @@ class OpTimes:
         self.n_runs = 0
 
     def start(self) -> None:
-        """Begin to time; InputError where that has begun."""
+        """Start timing; InputError if a profile is running."""
         if self.spans is not None:
             raise InputError("start_profile", "a backend that is not profiled", "one that is")
         self.spans, self.began_s, self.n_runs = [], perf_counter(), 0
 
     def note(self, name: str, started_s: float) -> None:
-        """A call that started then, on `perf_counter`, and has ended now."""
+        """Record a call from `started_s`, on `perf_counter`, until now."""
         if self.spans is not None:
             at_s = started_s - self.began_s
             self.spans.append(Span(name, at_s, perf_counter() - started_s))
 
     def stop(self, memory: Sequence[tuple[float, int]]) -> Profile:
-        """What was timed since `start`; `memory` has moments on `perf_counter`."""
+        """Return what was timed since `start`; `memory` has times on `perf_counter`."""
         spans, self.spans = self.spans, None
         if spans is None:
             raise InputError("stop_profile", "a backend that is profiled", "one that is not")

@@ -1,6 +1,6 @@
-"""Floats into blocks: ggml's rounding, as the gguf package has it, and the error that it makes.
+"""Quantize floats with ggml's rounding, as the gguf package does, and measure the error.
 
-`program/blocks.py` has the layouts and the way back; shaders/quantize.wgsl does the same on a GPU.
+`program/blocks.py` has the layouts and the inverse; shaders/quantize.wgsl does the same on a GPU.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ if TYPE_CHECKING:
 
 __all__ = ["CONVERTED", "QUANTIZED", "ReferenceQuantizer", "Sums", "quantize"]
 
-# Formats of fewer bits, blocks of 32; and all that floats can be made into, 32 at a time.
+# Block formats of fewer bits; and all formats that floats can be quantized to, 32 at a time.
 QUANTIZED: tuple[DType, ...] = ("q4_0", "q4_1", "q8_0")
 CONVERTED: tuple[DType, ...] = (*QUANTIZED, "f16")
 _RUN = 32
-# Below the least normal float32 some devices take a scale for 0.
+# Some devices flush a scale below the smallest normal float32 to 0.
 _LEAST = 2.0**-126
-# Blocks are made in runs of so many: small beside any weight.
+# Blocks are quantized in runs of this size, small beside any weight.
 _RUN_BLOCKS = 1 << 12
 
 
 def quantize(type: BlockType, values: NDArray[Any]) -> tuple[Bytes, Sums]:
-    """The blocks of `values`, float32 of any shape, as uint8 (n,), and the error in them.
+    """Quantize `values`, float32 of any shape, to blocks as uint8 (n,); return them with the
+    errors.
 
-    A number that is not finite counts as 0, and a block whose scale (of F16, one of whose 32
-    numbers) is past the largest float16 is all 0 bytes: both are counted. InputError unless the
-    last axis is a multiple of 32 long.
+    A number that is not finite counts as 0, and a block whose scale (for F16: one of its 32
+    numbers) exceeds the largest float16 becomes all 0 bytes: both are counted. InputError unless
+    the last axis is a multiple of 32.
     """
     if not values.ndim or values.shape[-1] % _RUN:
         raise InputError("quantize", f"rows of a multiple of {_RUN} numbers", f"{values.shape}")
@@ -75,18 +76,18 @@ def _run_nbytes(type: BlockType) -> int:
 
 
 def _inverse(d: Floats) -> Floats:
-    """1 / d; 0 where d is 0 or subnormal."""
+    """Return 1 / d; 0 if d is 0 or subnormal."""
     normal = np.abs(d) >= _LEAST
     return np.where(normal, 1 / np.where(normal, d, np.float32(1)), np.float32(0))
 
 
 def _nibbles(q: Bytes) -> Bytes:
-    """Byte i takes q of element i (low half) and of element i + 16 (high half)."""
+    """Pack q of element i (low nibble) and of element i + 16 (high nibble) into byte i."""
     return q[:, :16] | (q[:, 16:] << np.uint8(4))
 
 
 def _q4_0(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
-    """d * (q - 8); the number furthest from 0 becomes -8 exactly."""
+    """d * (q - 8); the number furthest from 0 becomes exactly -8."""
     furthest = np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
     d = furthest / np.float32(-8)
     q = (x * _inverse(d) + np.float32(8.5)).astype(np.uint8).clip(0, 15)
@@ -95,7 +96,7 @@ def _q4_0(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
 
 
 def _q4_1(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
-    """d * q + m, from the least number to the greatest."""
+    """d * q + m, from the smallest number to the largest."""
     m = x.min(axis=1, keepdims=True)
     d = (x.max(axis=1, keepdims=True) - m) / np.float32(15)
     q = ((x - m) * _inverse(d) + np.float32(0.5)).astype(np.uint8).clip(0, 15)
@@ -104,7 +105,7 @@ def _q4_1(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
 
 
 def _q8_0(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
-    """d * q, the number furthest from 0 becoming 127 or -127; halves round away from 0."""
+    """d * q; the number furthest from 0 becomes 127 or -127; halves round away from 0."""
     d = np.abs(x).max(axis=1, keepdims=True) / np.float32(127)
     v = x * _inverse(d)
     floor = np.floor(np.abs(v))
@@ -114,7 +115,7 @@ def _q8_0(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
 
 
 def _f16(x: Floats) -> tuple[Bytes, NDArray[np.float16]]:
-    """The nearest float16, the even one of two; each must be finite."""
+    """The nearest float16, ties to even; each must be finite."""
     rounded = x.astype(np.float16)
     return rounded.view(np.uint8), rounded
 

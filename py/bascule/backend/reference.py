@@ -1,7 +1,7 @@
-"""Every op in numpy: the living definition of the op set.
+"""Evaluate calls with the numpy functions of the op table, which define the op set.
 
-The functions compute in the dtype they are given: float64 when a test wants a yardstick, float32
-on the CPU tier. They stand in the op table's rows. States are updated in place.
+They compute in the dtype of their operands: float64 as the tests' reference, float32 on the CPU
+tier. States are updated in place.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def evaluate(
     values: Mapping[str, object],
     sizes: Mapping[str, int],
 ) -> T:
-    """The result of a call whose operands stand in `values`."""
+    """Return the result of a call whose operands are in `values`."""
     operands = [None if o is None else _viewed(values[o.name], o, sizes) for o in call.operands]
     attributes = {
         name: sizes[value.name] if isinstance(value, Dim) else value
@@ -34,6 +34,6 @@ def evaluate(
 
 
 def _viewed(array: Any, value: Value, sizes: Mapping[str, int]) -> Any:
-    """What `Graph.reshape` made of a value: the same numbers, in the shape that a call sees."""
+    """View an operand in the shape that a call sees; see `Graph.reshape`."""
     shape = value.sizes(sizes)
     return array if array.shape == shape else array.reshape(shape)

@@ -15,7 +15,7 @@ from bascule.program.stages import Stage
 
 
 class StreamedReferenceStore(ReferenceStore):
-    """See `Backend.streamed_store`: the stage at hand has target 0, computed parameters others."""
+    """See `Backend.streamed_store`: the current stage is target 0, then computed parameters."""
 
     def __init__(
         self, parameters: Sequence[Parameter], slot_nbytes: int, count: MemoryCount
@@ -35,7 +35,7 @@ class StreamedReferenceStore(ReferenceStore):
         return self._streaming
 
     async def read(self, stage: Stage) -> dict[str, Array | BlockMatrix]:
-        """The parameters of a stage, in memory of their own; those of the stage before are freed.
+        """Read the parameters of a stage into new memory, freeing those of the stage before.
 
         Errors as `streaming.ReadStage`.
         """
@@ -50,7 +50,7 @@ class StreamedReferenceStore(ReferenceStore):
         return {name: self._array(name, offset) for name, offset in stage.offsets.items()}
 
     def drop(self) -> None:
-        """Free the stage at hand."""
+        """Free the current stage."""
         self._count.add("weights", -self._slot.nbytes)
         self._slot = np.empty(0, np.uint8)
 

@@ -1,8 +1,8 @@
-"""The table of tiers: one row has what is known of a tier outside its own package.
+"""The table of tiers: a row has what is known of a tier outside its own package.
 
-A row's module opens it: `async open_backend(tier, *, remember, early) -> Backend`. Where it has
-them, `refusal(program) -> str` says why a program cannot run there, and `async facts() -> dict`
-what is known natively without opening it. Nothing else names a backend's package.
+A row's module opens it: `async open_backend(tier, *, remember, early) -> Backend`. Optionally it
+has `refusal(program) -> str`, why a program cannot run there, and `async facts() -> dict`, what is
+known natively without opening it. Nothing else names a backend's package.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu", "reference"]
 
 @dataclass(frozen=True, slots=True)
 class Typical:
-    """Seconds of a run by itself, of one of several in a row, and of a unit of work of each kind.
+    """Seconds of a single run, of one of several in a row, and of a unit of each kind of work.
 
-    None for a kind of work that the tier does not do. Only their order of magnitude matters.
+    None for a kind that the tier does not do. Only the orders of magnitude matter.
     """
 
     once_s: float
@@ -32,7 +32,7 @@ class Typical:
 
 @dataclass(frozen=True, slots=True)
 class Better:
-    """Another tier that does all that this one does; `in_page` where that holds in pages alone."""
+    """Another tier that does everything that this one does; `in_page`: only in pages."""
 
     tier: Tier
     why: str
@@ -43,13 +43,13 @@ class Better:
 class TierInfo:
     """One tier.
 
-    `label` is for people, as the pages show it. `typical` stands in until a machine is measured,
-    `in_page` and `software` in its place in a page and on a GPU that the CPU imitates. `copies` is
-    how many of its weights a model holds in the machine's memory while it loads. With `is_async` a
-    run is only queued when it is asked for; `is_gpu` says that WGSL computes, in a GPU's own
-    memory. `refuses` says that its module has a `refusal`, `anywhere` that every program runs
-    on it wherever it opens. A tier that is not `chosen` is opened by its name alone: nothing
-    measures it, takes it by itself or falls back on it, and it has no `BackendType`.
+    `label` is for people, as the pages show it. `typical` are its speeds until a machine is
+    measured, `in_page` and `software` those in a page and on an emulated GPU. `copies` is how many
+    times a model's weights are in the machine's memory while it loads. With `is_async` a run is
+    only queued; `is_gpu` says that WGSL computes in a GPU's memory. `refuses` says that its module
+    has a `refusal`, `anywhere` that it runs every program wherever it opens. A tier that is not
+    `chosen` opens only by name: it is not measured, chosen or fallen back to, and has no
+    `BackendType`.
     """
 
     name: Tier
@@ -67,22 +67,22 @@ class TierInfo:
     better: Better | None = None
 
     async def open(self, *, remember: bool = True, early: bool = True) -> Any:
-        """Open it: a `Backend`. TierUnavailableError where it does not work.
+        """Open the tier's `Backend`. TierUnavailableError if it does not work.
 
-        With `remember` what is learned of the device is stored; with `early` a device that a page
-        has opened while Python started may serve.
+        With `remember` what is learned about the device is stored; with `early` a device that the
+        page opened while Python started may be used.
         """
         opener: Callable[..., Awaitable[Any]] = import_module(self.module).open_backend
         return await opener(self.name, remember=remember, early=early)
 
     def refusal(self, program: object) -> str:
-        """Why it cannot run that program; empty if it can."""
+        """Return why it cannot run that program; empty if it can."""
         return import_module(self.module).refusal(program) if self.refuses else ""
 
     async def facts(self) -> dict[str, Any]:
-        """What is known of it natively without opening it, as fields of `Capabilities`.
+        """Return natively known facts without opening it, as fields of `Capabilities`.
 
-        TierUnavailableError where it does not work.
+        TierUnavailableError if it does not work.
         """
         tell: Callable[[], Awaitable[dict[str, Any]]] | None
         tell = getattr(import_module(self.module), "facts", None)
@@ -154,23 +154,23 @@ TABLE: tuple[TierInfo, ...] = (
 _ROWS = {row.name: row for row in TABLE}
 NAMES: tuple[Tier, ...] = tuple(row.name for row in TABLE)
 TIERS: tuple[Tier, ...] = tuple(row.name for row in TABLE if row.chosen)
-# Those that run WGSL, those that run every program, and both: they compute what has a numpy
-# function and no program, too.
+# Tiers that run WGSL, those that run every program, and those that do both: they also compute ops
+# that have a numpy function and no program.
 SHADER_TIERS: tuple[Tier, ...] = tuple(tier for tier in TIERS if _ROWS[tier].is_gpu)
 HOST_TIERS: tuple[Tier, ...] = tuple(tier for tier in TIERS if _ROWS[tier].anywhere)
 COMPUTE_TIERS: tuple[Tier, ...] = (*SHADER_TIERS, *HOST_TIERS)
 
 
 def tier_info(tier: Tier) -> TierInfo:
-    """The row of a tier."""
+    """Return the row of a tier."""
     return _ROWS[tier]
 
 
 class BackendType(Enum):
-    """Bascule's tiers, and the names under which code for other libraries knows their like.
+    """Bascule's tiers, and aliases from other libraries.
 
-    A member has one of the tiers as its value. The other names are aliases (the very same members),
-    so that code which asks for them takes the branch that is meant:
+    Each member's value is one of the tiers. The other names are aliases (the same members), so code
+    that asks for them takes the intended branch:
 
         JAX, "jax"                 WEBGPU: a pass recorded once, compiled, run on the accelerator
         NUMBA, "numba"             WASM: loops compiled by LLVM to SIMD code for the CPU
@@ -197,7 +197,7 @@ class BackendType(Enum):
 
     @property
     def is_gpu(self) -> bool:
-        """Whether its work goes to a GPU."""
+        """Whether it runs on a GPU."""
         return tier_info(self.tier).is_gpu
 
     @property

@@ -1,4 +1,4 @@
-"""A trace of passes: each dispatch's inputs and outputs, compared with the numpy reference."""
+"""A trace of passes: each dispatch's operands and results, compared with the numpy reference."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from bascule.base.arrays import Array, np
 from bascule.program.ops import operands_of
 from bascule.program.program import Call, Dim, Sizes, Value
 
-# In units of the expected numbers' root mean square: float16 in a tile is off by 6e-4 at most.
+# Relative to the RMS of the expected numbers: float16 in a tile is off by at most 6e-4.
 TOLERANCE = 2e-3
-# Half a unit in the last place of float16 on either side, for results that are stored in it.
+# Half a unit in the last place of float16, for results that are stored in it.
 _F16_ROUNDING = 2.0**-10
 
-# wrong: the kernel deviates from numpy on the same inputs; not finite: NaN arises here, in numpy,
-# too, so that the numbers and not the kernel are at fault.
+# wrong: the kernel deviates from numpy on the same operands; not finite: NaN arises here, also in
+# numpy, so the numbers are at fault and not the kernel.
 Fault = Literal["wrong", "not finite"]
 
 
 @dataclass(frozen=True, slots=True)
 class TracedKernel:
-    """The kernel of a dispatch: its file, entry point, linked text, bindings and constants."""
+    """The kernel of a dispatch: file, entry point, linked text, bindings and constants."""
 
     file: str
     entry: str
@@ -38,11 +38,11 @@ class TracedKernel:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What is wrong with a value after a dispatch.
+    """How a value after a dispatch is wrong.
 
-    `index` is the first wrong element's, row-major and per axis; `expected` and `got` are its
-    numbers, `n_wrong` of `n_elements` are wrong, and the worst is off by `deviation` in units of
-    the expected numbers' root mean square (inf where it is not finite).
+    `index` is the first wrong element, row-major and per axis; `expected` and `got` are its
+    numbers. `n_wrong` of `n_elements` are wrong, and the worst is off by `deviation`, relative to
+    the expected numbers' RMS (inf if it is not finite).
     """
 
     fault: Fault
@@ -58,11 +58,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class TracedCall:
-    """One dispatch of a pass, `index` in order over all traced passes.
+    """One dispatch of a pass; `index` counts over all traced passes.
 
-    `call` has the sizes of the run instead of Dims. `inputs` by operand name and `outputs` by value
-    name are numpy arrays, None where the trace's memory ended (parameters are never copied).
-    `deviation` is the worst of its outputs. `seconds` is None where the dispatch was not timed.
+    `call` has the run's sizes instead of Dims. `inputs` by operand name and `outputs` by value name
+    are numpy arrays, None once the trace's memory is used up (parameters are never copied).
+    `deviation` is the worst of its outputs. `seconds` is None if the dispatch was not timed.
     """
 
     index: int
@@ -78,7 +78,7 @@ class TracedCall:
 
 @dataclass
 class Tracer:
-    """Collects the dispatches of the next `passes` passes; `keep_nbytes` of arrays stay."""
+    """Collects the dispatches of the next `passes` passes; `keep_nbytes` of arrays are kept."""
 
     passes: int = 1
     keep_nbytes: int = 64 << 20
@@ -95,7 +95,7 @@ class Tracer:
     def add(
         self, program: str, step: Step, kernel: TracedKernel, results: Mapping[str, Array]
     ) -> None:
-        """Compare what a dispatch left in its outputs, by value name, with numpy."""
+        """Compare the outputs of a dispatch, by value name, with numpy."""
         call = step.call
         expected = step.expected(results)
         before = {value.name: step.values[value.name] for _, value in operands_of(call)}
@@ -119,7 +119,7 @@ class Tracer:
         self.calls.append(traced)
 
     def time(self, first: int, seconds: Sequence[float], timed_by: str) -> None:
-        """Give the calls from `first` on their times, unless they are not as many."""
+        """Set the times of the calls from `first` on, if there are as many."""
         if len(seconds) == len(self.calls) - first:
             self.timed_by = timed_by
             timed = zip(self.calls[first:], seconds, strict=True)
@@ -128,7 +128,7 @@ class Tracer:
 
 @dataclass(frozen=True)
 class Step:
-    """A call at the sizes of a run, with what its operands held before it, by value name."""
+    """A call at the sizes of a run, with its operands before it by value name."""
 
     call: Call
     sizes: Sizes
@@ -136,9 +136,9 @@ class Step:
     parameters: frozenset[str]
 
     def expected(self, results: Mapping[str, Array]) -> dict[str, Array]:
-        """What numpy leaves in each of the values that were found."""
+        """Compute with numpy each of the given values."""
         values = dict(self.values)
-        # numpy changes states, and an operand that the result takes over, in place.
+        # numpy changes states in place, and an operand whose memory the result takes over.
         for each, value in operands_of(self.call):
             if each.updated or each.role == "onto":
                 values[value.name] = values[value.name].copy()
@@ -149,7 +149,7 @@ class Step:
 
 
 def at_sizes(call: Call, sizes: Sizes) -> Call:
-    """The call with a run's sizes in place of its Dims."""
+    """Return the call with a run's sizes in place of its Dims."""
 
     def fixed(value: Value | None) -> Value | None:
         return None if value is None else replace(value, shape=value.sizes(sizes))
@@ -165,7 +165,7 @@ def at_sizes(call: Call, sizes: Sizes) -> Call:
 def compare(
     name: str, got: Array, expected: Array, not_finite: tuple[str, ...] = ()
 ) -> Difference | None:
-    """The first wrong element, None where all are right; `not_finite` operands hold NaN."""
+    """Return the first wrong element, None if all are right; `not_finite` operands hold NaN."""
     wrong, fault = _wrong(got, expected), "wrong"
     if not wrong.any():
         if not _has_nan(got):
@@ -187,9 +187,9 @@ def compare(
 
 
 def deviation(got: Array, expected: Array) -> float:
-    """The largest one over all elements, in units of the expected root mean square.
+    """Return the largest deviation over all elements, relative to the expected RMS.
 
-    0 where the same elements are not finite; inf where others are not.
+    0 if the same elements are not finite; inf if others are not.
     """
     right, mine = expected.astype(np.float64), got.astype(np.float64)
     same = (right == mine) | (np.isnan(right) & np.isnan(mine))
@@ -200,7 +200,7 @@ def deviation(got: Array, expected: Array) -> float:
 
 
 def _wrong(got: Array, expected: Array) -> Array:
-    """Which elements are wrong; whole numbers must be equal."""
+    """Return which elements are wrong; integers must be equal."""
     if got.dtype.kind in "iu":
         return got != expected
     right, mine = expected.astype(np.float64), got.astype(np.float64)
@@ -214,7 +214,7 @@ def _wrong(got: Array, expected: Array) -> Array:
 
 
 def _scale(right: Array) -> float:
-    """The root mean square of what is finite and not 0: slots that are still empty do not count."""
+    """Return the RMS of finite, nonzero elements: empty cache slots do not count."""
     counted = right[np.isfinite(right) & (right != 0)]
     return float(np.sqrt(np.mean(np.square(counted)))) if counted.size else 1.0
 

@@ -1,4 +1,4 @@
-"""What tuning found: which variant of each kernel is fastest on a device."""
+"""Results of tuning: the fastest variant of each kernel on a device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One signature: `count` calls are like it; times in milliseconds a dispatch, by variant."""
+    """One signature with its `count` of calls; milliseconds per dispatch by variant."""
 
     signature: str
     count: int
@@ -18,13 +18,13 @@ class Finding:
 
     @property
     def gain(self) -> float:
-        """How many times as fast as the default."""
+        """The speedup over the default."""
         return self.times[self.default] / self.times[self.chosen]
 
 
 @dataclass(slots=True)
 class TuneReport:
-    """What a tuning did. `skipped` signatures keep the default: they did not fit the budget."""
+    """The report of a tuning. `skipped` signatures keep the default: the budget did not suffice."""
 
     findings: list[Finding] = field(default_factory=list[Finding])
     known: int = 0
@@ -33,7 +33,7 @@ class TuneReport:
     spent_s: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Return everything as plain values."""
         findings = [
             {
                 "signature": f.signature,
@@ -56,5 +56,5 @@ class TuneReport:
 
     @property
     def improved(self) -> int:
-        """Signatures whose default was replaced."""
+        """The number of signatures whose default was replaced."""
         return sum(f.chosen != f.default for f in self.findings)

@@ -41,11 +41,12 @@ async def open_device(tier: str | Sequence[str] = "auto", *, remember: bool = Tr
     """Open a device: `async with await bascule.open_device() as device`.
 
     `tier` is "webgpu", "webgpu-limited", "webnn", "wasm", "cpu", "reference" (the cpu in float64)
-    or "auto", the one that should run a small sentence encoder fastest here; of several names it is
+    or "auto", the one expected to run a small sentence encoder fastest here; of several names it is
     the first that works.
-    With `remember` what is learned of the device (its speed, kernels that are fast, or fail) is
-    stored for the next time. Raises InputError for an unknown name, TierUnavailableError where that
-    tier, or for "auto" every tier, does not work here.
+
+    With `remember` what is learned about the device (its speed, fast and failed kernels) is stored
+    for the next time. Raises InputError for an unknown name, TierUnavailableError if that tier, or
+    for "auto" every tier, does not work here.
     """
     warn_of_unknown_names()
     return Device(await open_tier(tier, remember=remember), tier)
@@ -77,22 +78,22 @@ class Device(Closing):
 
     @property
     def tier_reason(self) -> str:
-        """Why that tier."""
+        """The reason for that tier."""
         return self._opened.reason
 
     @property
     def device_name(self) -> str:
-        """The name of the device, for people."""
+        """The device's name, for people."""
         return self._opened.backend.device_name
 
     @property
     def backend(self) -> Backend:
-        """What runs programs here."""
+        """The backend that runs programs."""
         return self._opened.backend
 
     @property
     def adapter(self) -> AdapterInfo | None:
-        """What the adapter says of itself: vendor, architecture, whether it is `software`.
+        """The adapter: vendor, architecture, whether it is `software`.
 
         None on tiers without one: "webnn", "wasm" and "cpu".
         """
@@ -110,7 +111,7 @@ class Device(Closing):
 
     @property
     def lost(self) -> str:
-        """Why the device is gone; empty while it is there. The next work opens it again."""
+        """Why the device was lost; empty while it is usable. The next work opens it again."""
         return self._opened.backend.lost
 
     @property
@@ -121,8 +122,8 @@ class Device(Closing):
     def memory(self) -> MemoryUse:
         """Bytes that the device holds: `now_nbytes`, `peak_nbytes` and `by_kind`.
 
-        On a WebGPU tier the driver counts every buffer; on the others weights, states and buffers
-        are counted, and intermediate values are not.
+        On a WebGPU tier the driver counts every buffer; the others count weights, states and
+        buffers, but not intermediate values.
         """
         self.backend.turns.when_free(self._pool.sweep)
         return self.backend.memory
@@ -134,27 +135,27 @@ class Device(Closing):
 
     @property
     def models(self) -> tuple[AnyModel, ...]:
-        """The models that it has loaded and that are open."""
+        """The open models that it has loaded."""
         return tuple(self._models)
 
     @property
     def arrays(self) -> ArrayDevice:
-        """Where `bascule.array` puts arrays with `device=device`."""
+        """The device of `bascule.array`, for `device=device`."""
         if self._arrays is None:
             self._arrays = ArrayDevice(self.tier, self.backend, self._for_arrays)
         return self._arrays
 
     def asarray(self, array: Any, *, dtype: Any = None) -> Array:
-        """An array of `bascule.array` on this device; errors as `bascule.array.asarray`."""
+        """Return an array of `bascule.array` on this device; errors as `bascule.array.asarray`."""
         self.check_open("asarray")
         return asarray(array, dtype=dtype, device=self)
 
     async def buffer(self, array: ArrayLike, *, dtype: DTypeLike | None = None) -> DeviceBuffer:
-        """Copy an array to the device: float32 or float16 numbers (as float32), or integers (as
-        uint32). With `dtype` as "float32", "float16", "uint32" or "int32".
+        """Copy an array to the device: float32 or float16 (as float32), or integers (as uint32), or
+        with `dtype` as "float32", "float16", "uint32" or "int32".
 
-        InputError for other dtypes and for an array without elements, LimitError for one that is
-        too large for the device.
+        InputError for other dtypes and for an empty array, LimitError for one too large for the
+        device.
         """
         await self._kernel_device.ready("buffer")
         await need_numpy("device.buffer", "Load numpy into this Pyodide first.")
@@ -171,12 +172,12 @@ class Device(Closing):
         *,
         name: str = "kernel",
     ) -> Kernel:
-        """Make a kernel of a WGSL source, or of a file with one: see `Kernel` for its calls.
+        """Make a kernel from WGSL source, or from a file with it: see `Kernel` for calls.
 
         `constants` sets override constants by name. `reference` is a numpy function that computes
-        the same: it serves tiers without shaders, and the kernel is held to it at its first use.
-        `name` names the source in errors. ShaderError, with line and column, for a source that
-        cannot be read; what the compiler says of it is raised at the first use. InputError for an
+        the same: it serves tiers without shaders, and the kernel is checked against it at its first
+        use. `name` names the source in errors. ShaderError, with line and column, for source that
+        cannot be parsed; the compiler's own errors are raised at the first use. InputError for an
         entry point or a constant that it does not have, and on a closed device.
         """
         self.check_open("kernel")
@@ -194,10 +195,10 @@ class Device(Closing):
         return Recording(self._kernel_device)
 
     def canvas(self, width: int, height: int, target: Any = None) -> Canvas:
-        """Make a canvas, on which buffers are drawn: see `Canvas`.
+        """Make a canvas on which buffers are drawn: see `Canvas`.
 
-        In a page `target` is a canvas element, or an `OffscreenCanvas` in a worker.
-        InputError for sizes below 1 or above 8,192, another target, and on a closed device.
+        In a page `target` is a canvas element, or an `OffscreenCanvas` in a worker. InputError for
+        sizes below 1 or above 8,192, another target, and on a closed device.
         """
         self.check_open("canvas")
         return Canvas(self._kernel_device, width, height, target)
@@ -227,11 +228,11 @@ class Device(Closing):
     async def load(
         self, model: str | PathLike[str], **options: Unpack[DeviceLoadOptions]
     ) -> AnyModel:
-        """Load a model onto this device, with the options of `bascule.load` but `tier`.
+        """Load a model onto this device, with the options of `bascule.load` except `tier`.
 
-        The device stays open when the model closes. A model whose device is lost, or computes
-        wrongly, goes on by itself on one that `tier` of `open_device` allows. Errors as
-        `bascule.load`; InputError on a closed device.
+        The device stays open when the model closes. A model whose device is lost, or computes wrong
+        numbers, moves to one that `tier` of `open_device` allows. Errors as `bascule.load`;
+        InputError on a closed device.
         """
         self.check_open("load")
         models: list[AnyModel] = []
@@ -273,7 +274,7 @@ class Device(Closing):
         return self._kernel_device.pool
 
     async def _reopened(self, lost: Backend) -> Backend:
-        """Another backend in the place of one that was lost."""
+        """Return another backend in place of a lost one."""
         self._opened = await self._recovery.reopen(lost)
         return self._opened.backend
 

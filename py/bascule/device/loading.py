@@ -1,7 +1,7 @@
-"""Loading a model onto a device: one that is open, or one that the model opens and closes."""
+"""Load a model onto an open device, or onto one that the model opens and closes."""
 
 # pyright: reportPrivateUsage=false
-# `load` puts a model together, and uses what is nobody else's to use.
+# `load` assembles a model from its private parts.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -91,35 +91,38 @@ async def load(
     """Load a model: an Embedding-, Classifier-, Language- or SpeechModel, by its files.
 
     `model` is a known name ("all-MiniLM-L6-v2", "SmolLM2-135M-Instruct", "whisper-tiny.en",
-    "whisper-base", "silero-vad"), a folder or the URL of one, or the path or URL of a .gguf file. A
-    folder is Hugging Face style with config.json (of a model type in `bascule.models.table`),
-    tokenizer.json and model.safetensors (or its shards), has a model.gguf, is CTranslate2's with a
-    model.bin, or has Silero's silero_vad_16k.safetensors.
-    `tier` is "webgpu", "webgpu-limited" (the same without optional features, in the limits that
-    every device has), "webnn", "wasm", "cpu", "reference" (the cpu in float64) or "auto": the one
-    of those that work and can hold the model that is predicted to be fastest, from what was
-    measured on this machine; of several names it is the first that works. Files from a server are
-    kept for the next time, by chunks of `chunk_size_mb` MiB, and an interrupted load goes on where
-    it stopped. The model's device closes with it; models that are to share one are loaded by
-    `Device.load`.
-    Without `wait` the model is given back before its weights are there: a pass runs each layer as
-    soon as it can, and `await model.loaded()` waits for the rest. With `parallel` two shards come
-    at a time. A language model's context is `max_length` tokens, by default all that it was trained
-    for, and its KV cache (a speech model's, too) is float16, or float32 with `cache_dtype` "f32"; a
-    text-to-text model's holds floats, and "f16" is rejected.
-    With `quantize` (4, 8, "q4_0", "q4_1" or "q8_0") float weights become blocks of so many bits on
-    their way (a language model's embedding and output of 8 at the least; no speech model's do), or
-    float16 with "f16", and `model.quantization` lists what that did to each; `parallel` has no
-    effect then. A kernel, a float16 cache or (with "auto") a tier whose results are wrong here is
-    replaced unless `prove` is False (`bascule.device.proving`); `model.proof` has what was found.
-    What the device cannot hold as it is is cut (`model.fallbacks` lists it) unless `fallbacks` is
-    False. Without `precompile` pipelines are compiled by the first pass that needs them, and not
-    while the weights come. With `stream_weights` only about a layer's weights are on the device at
-    a time: each pass, and so each token of a language model, reads all of them again from the
-    folder or the cache, never the network; not with `quantize`, and not on "webnn".
-    Cancelling the task frees everything. Raises InputError,
-    ModelNotFoundError, ModelFileError, UnsupportedModelError, SourceError, TierUnavailableError,
-    WrongResultError, or LimitError for a model that is too large for the device however it is cut.
+    "whisper-base", "silero-vad"), a folder or its URL, or the path or URL of a .gguf file. A folder
+    is Hugging Face style with config.json (of a model type in `bascule.models.table`),
+    tokenizer.json and model.safetensors (or its shards), or has a model.gguf, a CTranslate2
+    model.bin, or Silero's silero_vad_16k.safetensors.
+
+    `tier` is "webgpu", "webgpu-limited" (the same without optional features, within the default
+    limits), "webnn", "wasm", "cpu", "reference" (the cpu in float64) or "auto": of the tiers that
+    work and can hold the model the one predicted to be fastest, from measurements on this machine;
+    of several names it is the first that works. Files from a server are cached in chunks of
+    `chunk_size_mb` MiB, and an interrupted load continues where it stopped. The model's device
+    closes with it; models that share one are loaded by `Device.load`.
+
+    Without `wait` the model is returned before its weights are loaded: a pass runs each layer as
+    soon as it can, and `await model.loaded()` waits for the rest. With `parallel` two shards are
+    fetched at a time. A language model's context is `max_length` tokens, by default all that it was
+    trained for, and its KV cache (a speech model's, too) is float16, or float32 with `cache_dtype`
+    "f32"; a text-to-text model's is float32, and "f16" is rejected.
+
+    With `quantize` (4, 8, "q4_0", "q4_1" or "q8_0") float weights are quantized while they load (a
+    language model's embedding and output to at least 8 bits; not for speech models), or become
+    float16 with "f16", and `model.quantization` lists the errors of each; `parallel` has no effect
+    then. A kernel, a float16 cache or (with "auto") a tier whose results are wrong here is replaced
+    unless `prove` is False (`bascule.device.proving`); `model.proof` reports what was found. What
+    the device cannot hold is cut (`model.fallbacks` lists it) unless `fallbacks` is False. Without
+    `precompile` pipelines are compiled by the first pass that needs them, instead of during the
+    load. With `stream_weights` only about a layer's weights are on the device at a time: each pass,
+    and so each token of a language model, reads all of them again from the folder or the cache,
+    never the network; not with `quantize`, and not on "webnn".
+
+    Cancelling the task frees everything. Raises InputError, ModelNotFoundError, ModelFileError,
+    UnsupportedModelError, SourceError, TierUnavailableError, WrongResultError, or LimitError for a
+    model that is too large for the device however it is cut.
     """
     settings = LoadSettings(
         progress=progress,
@@ -156,8 +159,8 @@ async def load_model(
     """Load a model onto what `opener` opens for its need; errors as `load`.
 
     A model that `owns` it closes it; `on_close` is called when the model has closed. `tier` is what
-    may be opened in its place where it fails, None for nothing: DeviceLostError or WrongResultError
-    ends its work then.
+    may be opened if it fails; with None a DeviceLostError or WrongResultError ends the model's
+    work.
     """
     warn_of_unknown_names()
     clock = _Clock()
@@ -232,7 +235,7 @@ async def load_model(
     except BaseException as error:
         if isinstance(error, ModelFileError) and not IN_PAGE and known_hashes(str(model)):
             error.advise_pull(str(model))
-        # What was kept in the cache stays.
+        # What was cached stays.
         if loaded is not None:
             loaded.close()
         elif opened is not None:
@@ -247,12 +250,12 @@ async def load_model(
 
 
 async def read_programs(model: str | PathLike[str]) -> list[Program]:
-    """The passes that a model will most likely run, without its weights; raises as `load` does."""
+    """Return the passes that a model most likely runs, without weights; raises as `load`."""
     return (await read_recipe_of(model)).programs()
 
 
 async def read_recipe_of(model: str | PathLike[str], quantize: int | str | None = None) -> Recipe:
-    """Read what is known of a model before its weights; arguments and errors as `load`."""
+    """Read a model's recipe without its weights; arguments and errors as `load`."""
     source, file = open_files(model)
     try:
         return await read_recipe(
@@ -270,7 +273,7 @@ async def read_recipe_of(model: str | PathLike[str], quantize: int | str | None 
 def open_files(
     model: str | PathLike[str], chunk_nbytes: int = CHUNK_NBYTES, *, revalidate: bool = True
 ) -> tuple[RecordedSource, str | None]:
-    """A model's source, and its file where it is one file; `revalidate` as `open_source`."""
+    """Return a model's source, and its file if it is a single one; `revalidate` as `open_source`."""
     folder, file = split_location(locate(str(model)))
     if file is None and known_kind(str(model)) == "language-model":
         file = MODEL_GGUF
@@ -291,7 +294,7 @@ async def _reopen(
     settings: LoadSettings,
     model: LoadedModel,
 ) -> Reopened:
-    """Another device, with the weights from the cache in it, for a model whose own was lost, or
+    """Open another device, with the weights from the cache, for a model whose device was lost or
     rejected for wrong numbers.
     """
     if tier is None:
@@ -325,7 +328,7 @@ async def _reopen(
 def _fitted(
     programs: Sequence[Program], backend: Backend, settings: LoadSettings
 ) -> tuple[Fitting, list[Program]]:
-    """The programs within the limits of the device and, if weights are streamed, of a stage."""
+    """Fit the programs to the limits of the device and, if weights are streamed, of a stage."""
     limits = backend.limits if settings.fallbacks else Limits()
     if settings.stream_weights:
         limits = replace(limits, part_nbytes=part_nbytes(programs))
@@ -399,7 +402,7 @@ class _Clock:
         self._last = now
 
     def lapping(self, progress: ProgressCallback) -> ProgressCallback:
-        """`progress`, by whose stages the tokenizer's time is told from that of other settings."""
+        """Wrap `progress`, and tell the tokenizer's time from the config's by its stages."""
 
         def tell(step: Progress) -> None:
             if step.stage == "tokenizer":
@@ -410,4 +413,4 @@ class _Clock:
 
 
 def _silent(_: Progress) -> None:
-    """No listener."""
+    """Ignore progress."""

@@ -1,6 +1,6 @@
 """Tiers that stay open while models come and go: browsers free a device late, if at all.
 
-A `Device` would bring arrays and kernels, which a page that only runs models need not import.
+A `Device` would import arrays and kernels, which a page that only runs models does not need.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from bascule.tasks.models import AnyModel
 
 
 class OpenTiers:
-    """At most one of each tier that was asked for by name, and those among which "auto" chooses.
+    """At most one of each tier opened by name, and those among which "auto" chooses.
 
-    `decision` is what "auto" decided for the last model; None where its tier was named.
+    `decision` is the one of "auto" for the last model; None if its tier was named.
     """
 
     def __init__(self) -> None:
@@ -32,14 +32,14 @@ class OpenTiers:
 
     @property
     def backends(self) -> list[Backend]:
-        """What is open."""
+        """The open backends."""
         surveyed = self._surveyed.backends.values() if self._surveyed else ()
         return [*self._named.values(), *surveyed]
 
     async def load(
         self, model: str | PathLike[str], tier: str, **options: Unpack[DeviceLoadOptions]
     ) -> AnyModel:
-        """Load a model onto `tier`, opened if it is not open; errors as `load`."""
+        """Load a model onto `tier`, opened if necessary; errors as `load`."""
 
         async def opener(need: ModelNeed) -> OpenedTier:
             opened = await self._open(tier, need)

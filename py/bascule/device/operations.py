@@ -1,7 +1,7 @@
-"""device.ops: the operations of the op table, on arrays and buffers, one by one."""
+"""device.ops: the operations of the op table, on arrays and buffers, one at a time."""
 
 # pyright: reportPrivateUsage=false
-# Operations work on what buffers keep for themselves.
+# Operations use the private parts of buffers.
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from bascule.program.program import Attribute, Dim, Program, Shape
 _MOST_KEPT = 256
 _WHOLE_NUMBERS = ("ids", "lengths")
 _NUMPY_HINT = "Load numpy into this Pyodide first."
-# What settings hold, in words.
+# The kinds of settings, in words.
 _KINDS: Mapping[type, str] = MappingProxyType(
     {
         bool: "True or False",
@@ -44,7 +44,7 @@ _KINDS: Mapping[type, str] = MappingProxyType(
 
 
 def _is_public(row: Op) -> bool:
-    """Whether an op means something by itself: without states, and not as a part of another."""
+    """Whether an op is useful alone: without states, and not as a part of another."""
     roles = {operand.role for operand in row.operands}
     return "state" not in roles and row.parts <= row.defaults.keys()
 
@@ -59,24 +59,24 @@ class _Named:
 
     @property
     def meaning(self) -> str:
-        """What it computes."""
+        """The formula or description."""
         kind = self.preset.get("kind")
         return self.row.meaning if kind is None else f"y = {kind}(x)"
 
     @property
     def operands(self) -> tuple[Operand, ...]:
-        """Those that a caller gives."""
+        """The operands that a caller passes."""
         return tuple(operand for operand in self.row.operands if operand.role != "onto")
 
     @property
     def attributes(self) -> Mapping[str, type]:
-        """Those that a caller sets."""
+        """The attributes that a caller sets."""
         hidden = {*self.row.parts, *self.preset}
         return {name: kind for name, kind in self.row.attributes.items() if name not in hidden}
 
     @property
     def signature(self) -> Signature:
-        """What a call takes."""
+        """The signature of a call."""
         results = [
             Parameter(
                 operand.name,
@@ -103,10 +103,10 @@ _ROWS: Mapping[str, _Named] = MappingProxyType(
 class Operations:
     """The operations of a device: `await device.ops.matmul(a, b)`.
 
-    Operands are numpy arrays (float32, float16, or whole numbers for ids and lengths) or
-    `DeviceBuffer`s of this device, the result is a `DeviceBuffer` (see `DeviceBuffer.numpy`), or
-    `out`, one of the result's shape that is no operand. A program is compiled once for its shapes.
-    `dir(device.ops)` lists the operations, `help(device.ops.matmul)` shows what one takes. Raises
+    Operands are numpy arrays (float32, float16, or integers for ids and lengths) or `DeviceBuffer`s
+    of this device; the result is a `DeviceBuffer` (see `DeviceBuffer.numpy`), or `out`, one of the
+    result's shape that is not an operand. A program is compiled once for its shapes.
+    `dir(device.ops)` lists the operations, `help(device.ops.matmul)` shows a signature. Raises
     InputError for shapes, dtypes and settings that an operation does not take, LimitError for a
     tensor that is too large for the device.
     """
@@ -131,7 +131,7 @@ class Operations:
         return Operation(self, result)
 
     async def reshape(self, x: Any, shape: Sequence[int]) -> DeviceBuffer:
-        """The same numbers in another shape, see `DeviceBuffer.reshape`; an array is copied."""
+        """Return the numbers in another shape, see `DeviceBuffer.reshape`; arrays are copied."""
         await self._ready()
         return self._buffer("reshape", "x", x).reshape(shape)
 
@@ -196,7 +196,7 @@ class Operations:
             return result
 
     def _buffer(self, op: str, name: str, value: Any) -> DeviceBuffer:
-        """What was given for an operand, on this device."""
+        """Return an operand as a buffer of this device."""
         where = f"op {op}, {name}"
         if not isinstance(value, DeviceBuffer):
             return self._pool.upload(value, where)
@@ -262,7 +262,7 @@ def _bound(
 
 
 def _attribute(op: str, name: str, kind: type, value: Any) -> Attribute:
-    """A setting as the op table has it."""
+    """Convert a setting to its type in the op table."""
     where = f"op {op}, {name}"
     if kind is bool and isinstance(value, bool | np.bool_):
         return bool(value)
@@ -280,7 +280,7 @@ def _attribute(op: str, name: str, kind: type, value: Any) -> Attribute:
 
 
 def _check_indices(named: _Named, operands: Mapping[str, DeviceBuffer]) -> None:
-    """InputError for ids past their table, and lengths past the tokens there are."""
+    """InputError for ids past their table, and lengths past the number of tokens."""
     for operand in named.operands:
         result = operands.get(operand.name)
         if result is None or result._largest is None:
@@ -299,7 +299,7 @@ def _check_indices(named: _Named, operands: Mapping[str, DeviceBuffer]) -> None:
 def _program(
     named: _Named, shapes: Mapping[str, Shape], attributes: Mapping[str, Attribute]
 ) -> Program:
-    """The program of one call; InputError, with what the op means, for shapes that do not fit."""
+    """Return the program of one call; InputError, with the formula, for the wrong shapes."""
     graph = Graph(named.name)
     values = [
         graph.input(o.name, shapes[o.name], "u32" if o.role in _WHOLE_NUMBERS else "f32")

@@ -1,4 +1,4 @@
-"""The options of loading a model, once for type checkers and once with their defaults."""
+"""The options of loading a model, once for type checkers and once with defaults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK_MB = CHUNK_NBYTES / (1 << 20)
 
 
 class DeviceLoadOptions(TypedDict, total=False):
-    """The options of `Device.load`; `bascule.load` says what they do."""
+    """The options of `Device.load`; see `bascule.load`."""
 
     progress: ProgressCallback | None
     wait: bool
@@ -37,9 +37,9 @@ class LoadOptions(DeviceLoadOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """`DeviceLoadOptions` with their defaults; the model's device holds `memory_nbytes` at most.
+    """`DeviceLoadOptions` with their defaults; the model's device holds at most `memory_nbytes`.
 
-    Without `revalidate` what the cache has is taken without asking the server for its version.
+    Without `revalidate` cached files are used without asking the server for their version.
     """
 
     progress: ProgressCallback | None = None

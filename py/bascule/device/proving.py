@@ -1,23 +1,24 @@
-"""Proving a model on its device: what is checked when, what a wrong answer costs, what is kept.
+"""Prove a model on its device: what is checked when, what happens after a wrong answer, what is
+stored.
 
 Two layers, both on by default (`load(..., prove=False)` or BASCULE_PROVE=0 switch them off):
 
-1. Every kernel of the WebGPU tiers answers a small trial before it serves (see
-   `backend/webgpu/proving.py`): one that is wrong gives way to the call's next candidate. That
-   needs no weights, so it holds for every model, and runs while the weights still come.
+1. Every kernel of the WebGPU tiers answers a small trial before it is used (see
+   `backend/webgpu/proving.py`): a wrong one is replaced by the call's next candidate. That needs
+   no weights, so it holds for every model, and runs while the weights still load.
 2. A model that Bascule knows by name then answers its stored sample (see `tasks/proof.py`). If that
-   is wrong though every kernel was right, the kernels of its passes run again at their full sizes;
-   then a float16 KV cache is replaced by float32; then the tier by the next one that
-   "auto" would take. A tier that was asked for by name is not replaced: that is an error.
+   is wrong though every kernel was right, the kernels of its passes run again at full size; then a
+   float16 KV cache is replaced by float32; then the tier by the next one that "auto" would choose.
+   A tier that was named is not replaced: that is an error.
 
-What passed is kept with what else is known of the adapter, for these files, these formats and these
-kernels: a later load asks nothing again, until one of them or the driver changes. Where every tier,
-numpy among them, gives the same wrong answer, it is not the device that is wrong but the weights.
-The CPU tier is the yardstick, and is asked for the sample only then.
+A passed proof is stored with the adapter's other facts, for these files, formats and kernels: later
+loads skip it, until one of them or the driver changes. If every tier, including numpy, gives the
+same wrong answer, the weights are wrong and not the device. The CPU tier is the reference, and runs
+the sample only then.
 """
 
 # pyright: reportPrivateUsage=false
-# What proves a model uses what is nobody else's to use.
+# Proving a model uses its private parts.
 from __future__ import annotations
 
 import hashlib
@@ -47,13 +48,13 @@ _MOST_KEPT = 32
 
 
 def is_wanted(asked: bool | None) -> bool:
-    """Whether to prove: as asked for, else as the environment says, else yes."""
+    """Whether to prove: by the argument, else by the environment, else yes."""
     return os.environ.get(SWITCH, "").strip().lower() not in _OFF if asked is None else asked
 
 
 @dataclass
 class ModelProver:
-    """Proves the answers of one loaded model; `weights` is what its floats were made into."""
+    """Proves the answers of one loaded model; `weights` is the format of its floats."""
 
     name: str
     programs: Sequence[Program]
@@ -66,7 +67,7 @@ class ModelProver:
         backend = model.backend
         model._note_steps(backend.rejected(self.programs))
         sample = stored_samples().get(self.name)
-        # Numpy is what the others are held against; it is asked where one of them was wrong.
+        # numpy is the reference for the others; it runs only if one of them was wrong.
         due = model.tier != "cpu" or model.wrong_tiers
         if sample is not None and due and model._holds(len(sample.ids)):
             await self._check_sample(model, sample)
@@ -92,7 +93,7 @@ class ModelProver:
         await memory.put(key, {"proven": {**last, content: deviation}})
 
     async def _right(self, model: LoadedModel, sample: Sample, allowed: float) -> float:
-        """The deviation once it is allowed; replaces kernels, then a float16 cache, on the way."""
+        """Return the deviation once it is allowed; replaces kernels, then a float16 cache."""
         while True:
             result = await model._answer(sample)
             deviation = sample.deviation(result)
@@ -114,7 +115,7 @@ class ModelProver:
         return True
 
     def verdict(self, wrong: WrongResultError, none: TierUnavailableError) -> BasculeError:
-        """See `model.proof.Prover`: the weights where numpy has the same answer as all others."""
+        """See `model.proof.Prover`: if numpy has the same answer, the weights are wrong."""
         sample, mine = stored_samples().get(self.name), self._answers.get("cpu")
         if sample is None or mine is None:
             return wrong
@@ -129,7 +130,7 @@ class ModelProver:
         return ModelFileError(self.name, problem)
 
     def _content(self, model: LoadedModel, sample: Sample) -> str:
-        """Changes with the files, the formats, the sample and the kernels that serve."""
+        """Return a text that changes with the files, formats, sample and kernels."""
         backend, parts = model.backend, [repr(sorted(known_hashes(self.name).items())), str(sample)]
         programs = model._sample_programs(sample)
         parts += [f"{p.name} {p.dtype}" for p in all_parameters(programs)]
@@ -139,6 +140,6 @@ class ModelProver:
 
 
 async def _memory_of(backend: Backend) -> tuple[Remembered, str]:
-    """Where the outcome for a device is kept, and under what key."""
+    """Return where a device's outcome is stored, and under what key."""
     memory = backend.remembered or await open_remembered()
     return memory, f"proof {backend.tier} {__version__} {identity_of(backend)}"

@@ -1,8 +1,8 @@
-"""Weights out of their blocks: each format's layout, and how its numbers become float32.
+"""Dequantize weights: each format's layout, and how its numbers become float32.
 
 Layouts: ggml's documented block structures (https://github.com/ggml-org/ggml). All numbers are
-little-endian; `d` is a block's scale as float16, `q` a small whole number. Elements are counted
-along a row. The arithmetic is float32 in ggml's order, so that the results are equal bit by bit.
+little-endian; `d` is a block's scale as float16, `q` a small integer. Elements are counted along a
+row. The arithmetic is float32 in ggml's order, so the results are equal bit by bit.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from bascule.errors import InputError
 
 __all__ = ["BLOCKS", "Block", "BlockMatrix", "BlockType", "dequantize"]
 
-# Rows are dequantized in tiles of about this many numbers: small beside any weight.
+# Rows are dequantized in tiles of about this many numbers, small beside any weight.
 _TILE_ELEMENTS = 1 << 18
 
 
 def dequantize(type: BlockType, data: bytes | bytearray | memoryview | Bytes, count: int) -> Floats:
-    """The `count` numbers that `data` holds, as a new float32 array (count,).
+    """Return the `count` numbers in `data` as a new float32 array (count,).
 
-    A scale that is NaN or infinite makes its block's numbers what IEEE arithmetic says, silently.
-    Takes about three times the result's bytes while it runs: hand large tensors over row by row.
-    InputError if `count` is no whole number of blocks or `data` is not just as long.
+    A scale that is NaN or infinite propagates silently, as in IEEE arithmetic. Takes about three
+    times the result's bytes while it runs: pass large tensors row by row. InputError if `count` is
+    not a whole number of blocks or `data` has another length.
     """
     block = BLOCKS[type]
     if count < 0 or count % block.n_elements:
@@ -43,7 +43,7 @@ def dequantize(type: BlockType, data: bytes | bytearray | memoryview | Bytes, co
 
 @dataclass(frozen=True, slots=True)
 class BlockMatrix:
-    """A matrix (N, K) that stays in its blocks; `data` are its bytes as uint8 (n,)."""
+    """A matrix (N, K) that stays in blocks; `data` are their bytes as uint8 (n,)."""
 
     type: BlockType
     shape: tuple[int, int]
@@ -51,35 +51,35 @@ class BlockMatrix:
 
     @property
     def dtype(self) -> DType:
-        """Its type's name."""
+        """The name of its type."""
         return dtype_of(self.type)
 
     def rows(self, start: int, stop: int) -> Floats:
-        """Those rows as float32 (stop - start, K)."""
+        """Return those rows as float32 (stop - start, K)."""
         block, inner = BLOCKS[self.type], self.shape[1]
         row_nbytes = inner // block.n_elements * block.nbytes
         raw = self.data[start * row_nbytes : stop * row_nbytes]
         return dequantize(self.type, raw, (stop - start) * inner).reshape(-1, inner)
 
     def take(self, indices: NDArray[Any]) -> Floats:
-        """Rows by index as float32 (*indices.shape, K)."""
+        """Return rows by index as float32 (*indices.shape, K)."""
         results = [self.rows(int(i), int(i) + 1) for i in indices.ravel()]
         return np.concatenate(results).reshape(*indices.shape, self.shape[1])
 
     def tiles(self) -> Iterator[tuple[int, Floats]]:
-        """Tiles of rows, each with the index of its first row."""
+        """Yield tiles of rows, each with the index of its first row."""
         step = max(1, _TILE_ELEMENTS // self.shape[1])
         for start in range(0, self.shape[0], step):
             yield start, self.rows(start, min(start + step, self.shape[0]))
 
 
 def _half(blocks: Bytes, at: int) -> Floats:
-    """The float16 at byte `at` of each block, as float32 (blocks, 1)."""
+    """Return the float16 at byte `at` of each block, as float32 (blocks, 1)."""
     return np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2").astype(np.float32)
 
 
 def _nibbles(packed: Bytes) -> Bytes:
-    """(..., n) bytes -> (..., 2, n): all the low halves, then all the high halves."""
+    """Unpack (..., n) bytes -> (..., 2, n): all low nibbles, then all high nibbles."""
     return np.stack((packed & np.uint8(15), packed >> np.uint8(4)), axis=-2)
 
 
@@ -102,7 +102,7 @@ def _q4_0(blocks: Bytes) -> Floats:
     """32 numbers d * (q - 8).
 
     byte 0   d
-         2   16 bytes; byte i holds q of element i (low half) and of element i + 16 (high half)
+         2   16 bytes; byte i holds q of element i (low nibble) and of element i + 16 (high nibble)
     """
     q = _nibbles(blocks[:, 2:]).reshape(-1, 32).view(np.int8) - np.int8(8)
     return _half(blocks, 0) * q.astype(np.float32)
@@ -136,7 +136,7 @@ def _scales_and_mins(blocks: Bytes) -> tuple[Floats, Floats]:
          4   12 bytes that pack s and m of runs 0..7, 6 bits each:
              bytes 0..3   s of runs 0..3; the top 2 bits are the top 2 bits of s of runs 4..7
              bytes 4..7   m of runs 0..3; the top 2 bits are the top 2 bits of m of runs 4..7
-             bytes 8..11  runs 4..7: the low 4 bits of s (low half) and of m (high half)
+             bytes 8..11  runs 4..7: the low 4 bits of s (low nibble) and of m (high nibble)
     """
     first, second, third = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
     s = np.concatenate((first & 63, (third & 15) | ((first >> 6) << 4)), axis=1)
@@ -150,8 +150,8 @@ def _q4_k(blocks: Bytes) -> Floats:
     """256 numbers in 8 runs of 32: d * s * q - dmin * m.
 
     byte 0   d, dmin and the packed s and m
-         16  4 times 32 bytes; byte i of group g holds q of element i of run 2g (low half) and of
-             run 2g + 1 (high half)
+         16  4 times 32 bytes; byte i of group g holds q of element i of run 2g (low nibble) and
+             of run 2g + 1 (high nibble)
     """
     scale, offset = _scales_and_mins(blocks)
     q = _nibbles(blocks[:, 16:].reshape(-1, 4, 32)).reshape(-1, 8, 32)
@@ -176,7 +176,7 @@ def _q6_k(blocks: Bytes) -> Floats:
     """256 numbers in 16 runs of 16: d * s * (q - 32).
 
     byte 0    2 times 64 bytes, one group for each 128 elements: byte i holds the lower four bits
-              of q of element i (low half) and of element i + 64 (high half)
+              of q of element i (low nibble) and of element i + 64 (high nibble)
          128  2 times 32 bytes: bits 2k and 2k + 1 of byte i are the upper two bits of q of element
               i + 32k of the group
          192  s of runs 0..15 as int8

@@ -1,7 +1,8 @@
-"""From a recorded graph to a frozen program.
+"""Compile a recorded graph to a frozen program.
 
 Neighbouring calls that one kernel can do in a single pass over memory are fused, by two rules, each
-sound only where the middle value has no other reader:
+only if the value between them has no other reader:
+
   linear(none) -> activate           becomes  linear(activation)
   add(x, residual) -> layer_norm     becomes  layer_norm(x, residual)
 """
@@ -19,7 +20,7 @@ from bascule.program.program import Call, Program, Value
 
 
 def freeze(graph: Graph, *, fused: bool = True) -> Program:
-    """Fuse neighbouring calls unless asked otherwise, plan the memory and freeze."""
+    """Fuse neighbouring calls, unless asked not to, plan the memory and freeze."""
     calls = _fused(graph.calls, graph.outputs) if fused else list(graph.calls)
     memory = plan(calls, graph.outputs)
     return Program(
@@ -36,7 +37,7 @@ def freeze(graph: Graph, *, fused: bool = True) -> Program:
 
 
 def _fused(calls: Sequence[Call], outputs: Sequence[Value]) -> list[Call]:
-    """The calls with the rules applied until none fits; their order stays a valid one."""
+    """Apply the rules until none fits; the order of the calls stays valid."""
     readers = Counter(o.name for call in calls for o in call.operands if o is not None)
     readers.update(v.name for v in outputs)
     fused: list[Call] = []
@@ -44,14 +45,14 @@ def _fused(calls: Sequence[Call], outputs: Sequence[Value]) -> list[Call]:
     for call in calls:
         first = call.operands[0]
         before = places.get(first.name) if first is not None and readers[first.name] == 1 else None
-        # A view of the result before, in another shape, is read by nothing but its own call.
+        # A view of the previous result, in another shape, is read only by its own call.
         same = before is not None and first == fused[before].result
         joined = _join(fused[before], call) if before is not None and same else None
         if joined is None or before is None:
             fused.append(call)
             places[call.result.name] = len(fused) - 1
             continue
-        # Where the later call stood all its operands exist, so the joined one takes that place.
+        # All operands exist where the later call stood, so the fused call takes that place.
         del fused[before]
         fused.append(joined)
         places = {c.result.name: index for index, c in enumerate(fused)}

@@ -1,4 +1,4 @@
-"""Recording: a model's forward pass becomes a list of calls."""
+"""Record a model's forward pass as a list of calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bascule.program.program import Attribute, Call, Computed, Dim, Parameter, S
 
 @dataclass
 class Graph:
-    """A forward pass under recording. Values are named by the op that made them, for errors."""
+    """A forward pass being recorded. Values are named by the op that made them, for errors."""
 
     name: str
     inputs: list[Value] = field(default_factory=list[Value])
@@ -38,8 +38,8 @@ class Graph:
     ) -> Value:
         """Declare a weight; `tensors` name the file's tensors, by default `name` itself.
 
-        With `rows` only that many of their rows are kept, from `first` on. What is `computed` is
-        in no file.
+        With `rows` only that many of their rows are loaded, from `first` on. `computed` ones are in
+        no file.
         """
         if name in self.parameters:
             raise InputError(f"graph {self.name}", "each parameter once", name)
@@ -53,10 +53,10 @@ class Graph:
         return self.states[-1]
 
     def reshape(self, value: Value, shape: Shape) -> Value:
-        """The same numbers in another shape: a view of an input, state or result, without a call.
+        """Return a view of an input, state or result in another shape, without a call.
 
-        InputError where the number of elements changes, or what stands before a size that is known
-        per run.
+        InputError if the number of elements changes, or what precedes a size that is known only per
+        run.
         """
         if value.name in self.parameters:
             raise InputError("reshape", "a result, a state or an input", value.name)
@@ -88,7 +88,7 @@ class Graph:
         return result
 
     def output(self, value: Value) -> None:
-        """Keep a value for the caller."""
+        """Make a value an output."""
         self.outputs.append(value)
 
     @property
@@ -100,7 +100,7 @@ class Graph:
 
 
 def _strides(shape: Shape) -> list[tuple[Dim | None, int]]:
-    """The elements before the first Dim, then each Dim with those from it to the next."""
+    """Return the elements before the first Dim, then each Dim with those from it to the next."""
     results: list[tuple[Dim | None, int]] = [(None, 1)]
     for size in shape:
         dim, count = results[-1]

@@ -1,8 +1,8 @@
-"""The memory plan: intermediate values share buffers when their lifetimes do not meet.
+"""The memory plan: intermediate values share buffers if their lifetimes do not overlap.
 
-Whole buffers are shared, never ranges of one: WebGPU forbids a buffer to be bound for reading and
-for writing in one dispatch (specification, section 3.4.3, usage scopes), and a call's result is
-always alive together with its operands, but for the one that it takes over.
+Whole buffers are shared, never ranges of one: WebGPU forbids binding a buffer for reading and for
+writing in one dispatch (specification, section 3.4.3, usage scopes), and a call's result is always
+alive together with its operands, except one whose memory it takes over.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class MemoryPlan:
 
 
 def plan(calls: Sequence[Call], outputs: Sequence[Value]) -> MemoryPlan:
-    """Assign buffers in call order, taking the free one whose size fits best."""
+    """Assign buffers in call order, using the free one whose size fits best."""
     last = {o.name: index for index, call in enumerate(calls) for o in call.operands if o}
     last |= {v.name: len(calls) for v in outputs}
     slots: dict[str, int] = {}
@@ -36,7 +36,7 @@ def plan(calls: Sequence[Call], outputs: Sequence[Value]) -> MemoryPlan:
         if onto is not None:
             slot = slots[onto.name]
         elif free:
-            # Smallest that is big enough, else the biggest one, which then grows.
+            # The smallest that is large enough, else the largest, which then grows.
             slot = min(free, key=lambda s: (nbytes[s] < need, abs(nbytes[s] - need)))
             nbytes[slot] = max(nbytes[slot], need)
         else:

@@ -1,4 +1,4 @@
-"""The parameters of a model that has several programs."""
+"""The parameters of a model with several programs."""
 
 from __future__ import annotations
 

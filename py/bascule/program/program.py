@@ -1,4 +1,4 @@
-"""Program: a frozen list of calls of named ops on named values. What waist 1 carries."""
+"""Program: a frozen list of calls of named ops on named values, which waist 1 carries."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Attribute: TypeAlias = int | float | str | bool | Dim
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor between calls: row-major, dense; `shape` may hold Dims."""
+    """A tensor between calls: row-major, dense; `shape` may contain Dims."""
 
     name: str
     shape: Shape
     dtype: DType = "f32"
 
     def sizes(self, sizes: Sizes) -> tuple[int, ...]:
-        """The shape of one run."""
+        """Return the shape of one run."""
         return tuple(sizes[d.name] if isinstance(d, Dim) else d for d in self.shape)
 
     @property
@@ -49,7 +49,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What a parameter's float32 numbers are: zeros, the angles of a rotary base, or given ones.
+    """The float32 numbers of a computed parameter: zeros, rotary angles, or given ones.
 
     With `theta` row p of (P, D) holds the cosines and then the sines of p * theta^(-2i / D);
     `numbers` are all numbers of the parameter, in row-major order.
@@ -63,11 +63,10 @@ class Computed:
 class Parameter:
     """A weight of a program and where it comes from.
 
-    `tensors` are the file's tensors, stacked along the first axis into `shape`; `rows` keeps
-    only that many rows of the stack (0 keeps all), from row `first` on, and `whole` is how many it
-    must have (0: enough of them). A `dtype` other than f32 is stored as the file has it, block by
-    block; f16 that is to become f32 is widened. What is `computed` has no tensors. InputError
-    for rows that cannot be.
+    `tensors` are the file's tensors, stacked along the first axis into `shape`; `rows` takes only
+    that many rows of the stack (0: all), from row `first` on, and `whole` is how many it must have
+    (0: enough of them). A `dtype` other than f32 is stored as in the file, block by block; f16 that
+    is to become f32 is widened. A `computed` one has no tensors. InputError for impossible rows.
     """
 
     name: str
@@ -80,7 +79,7 @@ class Parameter:
     computed: Computed | None = None
 
     def __post_init__(self) -> None:
-        """See above."""
+        """See `Parameter`."""
         place = f"first {self.first}, rows {self.rows}, whole {self.whole}"
         end = self.first + self.rows
         if self.first < 0 or self.rows < 0 or (self.first and not self.rows):
@@ -104,17 +103,17 @@ class Call:
     attributes: tuple[tuple[str, Attribute], ...] = ()
 
     def attribute(self, name: str) -> Attribute:
-        """The attribute's value; KeyError if the op has none of that name."""
+        """Return an attribute's value; KeyError if the op has none of that name."""
         return dict(self.attributes)[name]
 
     def number(self, name: str) -> float:
-        """An attribute that the op's shape rule or table says is a number."""
+        """Return an attribute that is a number by the op's row."""
         value = self.attribute(name)
         assert isinstance(value, int | float)
         return value
 
     def whole(self, name: str) -> int:
-        """An attribute that the op's shape rule or table says is a whole number."""
+        """Return an attribute that is an integer by the op's row."""
         value = self.attribute(name)
         assert isinstance(value, int)
         return value

@@ -1,6 +1,6 @@
-"""Stages: the calls of a program in groups, each of whose parameters fit a slot of memory together.
+"""Stages: a program's calls in groups, each of whose parameters fit a slot of memory together.
 
-A model with streamed weights runs stage by stage and has one or two stages' weights in memory.
+A model with streamed weights runs stage by stage, with one or two stages' weights in memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bascule.errors import LimitError
 from bascule.program.ops import operands_of
 from bascule.program.program import Call, Parameter, Program, Value
 
-# A parameter is bound by itself, and bindings start at multiples of this.
+# Each parameter is bound separately, and bindings start at multiples of this.
 ALIGNMENT = 256
 
 
@@ -26,9 +26,9 @@ class Stage:
 
 
 def part_nbytes(programs: Iterable[Program]) -> int:
-    """Return the bytes that a part of a streamed matrix may have: those of a layer's largest one.
+    """Return the bytes that a part of a streamed matrix may have: those of a layer's largest.
 
-    Embedding tables, and matrices with a row for each row of the largest table (what makes logits),
+    Embedding tables, and matrices with a row for each row of the largest table (which make logits),
     do not count, unless there is nothing else.
     """
     weights: dict[str, Value] = {}
@@ -49,7 +49,7 @@ def streamed_nbytes(parameters: Iterable[Parameter]) -> dict[str, int]:
 
 
 def slot_nbytes(programs: Iterable[Program]) -> int:
-    """Return the bytes of a slot: what the call with the largest parameters reads."""
+    """Return the bytes of a slot: the parameters of the call that reads the most."""
     most = 1
     for program in programs:
         nbytes = streamed_nbytes(program.parameters)
@@ -61,7 +61,7 @@ def slot_nbytes(programs: Iterable[Program]) -> int:
 def stages_of(program: Program, most_nbytes: int) -> tuple[Stage, ...]:
     """Return the stages of a program, each as long as a slot of `most_nbytes` allows.
 
-    LimitError where the parameters of one call need more.
+    LimitError if the parameters of one call need more.
     """
     nbytes = streamed_nbytes(program.parameters)
     stages: list[Stage] = []
@@ -83,7 +83,7 @@ def stages_of(program: Program, most_nbytes: int) -> tuple[Stage, ...]:
 
 
 def _read_by(call: Call, streamed: Mapping[str, int]) -> Sequence[str]:
-    """The names of a call's streamed parameters, each once."""
+    """Return the names of a call's streamed parameters, each once."""
     return list(dict.fromkeys(o.name for o in call.operands if o and o.name in streamed))
 
 

@@ -1,8 +1,7 @@
-"""The tier that other tiers are checked with: every op's numpy definition, in float64.
+"""The tier that other tiers are checked against: each op's numpy definition, in float64.
 
-Weights stay as they are stored, and each call widens those that it reads. What a pass computes, and
-what a model keeps from one to the next (its KV cache), is float64; it is rounded to a value's own
-dtype where it leaves the device.
+Weights stay as stored, and each call widens those that it reads. Intermediate values and states
+(the KV cache) are float64; they are rounded to their own dtype when they leave the device.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from bascule.program.program import Call, Program, Sizes, Value
 
 
 class WideStates(ReferenceStates):
-    """A model's states, floats as float64; they are written and read in their own dtype."""
+    """A model's states, floats as float64; written and read in their own dtype."""
 
     def write(self, name: str, offset: int, data: Buffer) -> None:
         numbers = np.frombuffer(data, self._dtype(name))
@@ -41,7 +40,7 @@ class WideStates(ReferenceStates):
 
 
 class WideExecutable(ReferenceExecutable):
-    """See `ReferenceExecutable`: here each call reads float64."""
+    """See `ReferenceExecutable`; calls read float64."""
 
     def _evaluate(self, call: Call, values: Values, sizes: Sizes) -> Array:
         operands = {o.name: values[o.name] for o in call.operands if o is not None}
@@ -65,7 +64,7 @@ class Float64Backend(ReferenceBackend):
     def states(
         self, values: Sequence[Value], sizes: Sizes, *, kind: MemoryKind = "states"
     ) -> ReferenceStates:
-        """See `Backend.states`; buffers that programs pass to one another hold their own dtype."""
+        """See `Backend.states`; buffers that programs pass to one another keep their dtype."""
         states = WideStates if kind == "states" else ReferenceStates
         return states(values, sizes, self.count, kind)
 
@@ -86,5 +85,5 @@ async def open_backend(tier: Tier, *, remember: bool, early: bool) -> Float64Bac
 
 
 def _wide(array: Array) -> Array:
-    """The array, its floats as float64."""
+    """Return the array with floats as float64."""
     return array.astype(np.float64, copy=False) if array.dtype.kind == "f" else array

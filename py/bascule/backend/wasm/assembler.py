@@ -1,10 +1,11 @@
-"""WebAssembly from instructions in words: a module with one function that a generator has written.
+"""Assemble WebAssembly from instructions: a module with one generated function.
 
     function = Function(locals={"x": "v128"}, body="local.get $x  f32x4.sqrt  local.set $x")
 
-Only instructions of the table below, numbers and names of locals are accepted:
-any other word is a KeyError, never bytes. The module is a side module for Emscripten's
-loader (dylink.0), so that Pyodide links it into Python's own memory.
+Only instructions of the table below, numbers and names of locals are accepted: any other word is a
+KeyError, never bytes. The module is a side module for Emscripten's loader (dylink.0), so Pyodide
+links it into Python's own memory.
+
 Source: WebAssembly Core Specification 2.0, chapter 5; DynamicLinking.md of its tool-conventions.
 """
 
@@ -22,7 +23,7 @@ _FUNCTION, _EMPTY = 0x60, 0x40
 
 
 def unsigned(value: int) -> bytes:
-    """A number as the format writes those without a sign (LEB128)."""
+    """Encode an unsigned number (LEB128)."""
     result = bytearray()
     while value > 0x7F:
         result.append(value & 0x7F | 0x80)
@@ -31,7 +32,7 @@ def unsigned(value: int) -> bytes:
 
 
 def signed(value: int) -> bytes:
-    """A number as the format writes those with a sign."""
+    """Encode a signed number (LEB128)."""
     result = bytearray()
     while not -64 <= value < 64:
         result.append(value & 0x7F | 0x80)
@@ -40,22 +41,22 @@ def signed(value: int) -> bytes:
 
 
 def vector(items: Sequence[bytes]) -> bytes:
-    """Items behind their number."""
+    """Encode items after their count."""
     return unsigned(len(items)) + b"".join(items)
 
 
 def section(number: int, content: bytes) -> bytes:
-    """A part of a module."""
+    """Encode a section of a module."""
     return bytes((number,)) + unsigned(len(content)) + content
 
 
 def named(name: str) -> bytes:
-    """A name behind its length."""
+    """Encode a name after its length."""
     encoded = name.encode()
     return unsigned(len(encoded)) + encoded
 
 
-# What follows an instruction's code: each takes the words after it.
+# Immediates of instructions: each takes the words after the instruction.
 _Words = Iterator[str]
 _Operands = Callable[[_Words], bytes]
 
@@ -185,8 +186,7 @@ class Part:
 class Function:
     """(i32) -> (): its parameter is the local `params`; `locals` have names and types.
 
-    `parts` are functions that `call $name` calls, or puts in its own body where they have no
-    branches.
+    `call $name` calls one of `parts`, or inlines it if it has no branches.
     """
 
     body: str
@@ -194,7 +194,7 @@ class Function:
     parts: Sequence[Part] = ()
 
     def module(self) -> bytes:
-        """The module's bytes; it imports env.memory and exports `run`."""
+        """Return the module's bytes; it imports env.memory and exports `run`."""
         writer = _Writer(self)
         types = [bytes((_FUNCTION,)) + vector([bytes((TYPES["i32"],))]) + vector([])]
         for part in writer.called:
@@ -213,12 +213,12 @@ class Function:
         ))  # fmt: skip
 
     def code(self) -> bytes:
-        """The body alone, with its end."""
+        """Return the body with its end."""
         return _Writer(self).instructions()
 
 
 class _Writer:
-    """Resolves the words of a function; constants of inlined parts are made in its beginning."""
+    """Resolves the words of a function; constants of inlined parts are created at its start."""
 
     def __init__(self, function: Function) -> None:
         self._words = function.body.split()
@@ -236,12 +236,12 @@ class _Writer:
         self._constants: dict[bytes, int] = {}
 
     def code(self) -> bytes:
-        """The locals and the instructions, as a module's code section has them."""
+        """Return the locals and the instructions, as in a module's code section."""
         instructions = self.instructions()
         return vector([bytes((1, kind)) for kind in self._types]) + instructions
 
     def instructions(self) -> bytes:
-        """The instructions with their end."""
+        """Return the instructions with their end."""
         words = iter(chain(self._words, ("end",)))
         resolved = (str(self._places.get(word, word)) if word[0] == "$" else word for word in words)
         result = bytearray()
@@ -262,7 +262,7 @@ class _Writer:
         return CODES["call"][0] + unsigned(int(self._places.get(name, name)))
 
     def _inline(self, name: str) -> bytes:
-        """A part's body; its inputs are on the stack."""
+        """Return a part's body; its inputs are on the stack."""
         part, body = self._inlined[name]
         if name not in self._first:
             self._first[name] = self._local(*[TYPES["v128"]] * part.n_inputs, *body.locals)
@@ -282,6 +282,6 @@ class _Writer:
         return bytes(result)
 
     def _local(self, *types: int) -> int:
-        """The first of new locals."""
+        """Add locals; return the index of the first."""
         self._types += types
         return 1 + len(self._types) - len(types)

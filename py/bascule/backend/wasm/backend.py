@@ -1,4 +1,4 @@
-"""The WebAssembly tier: kernels of 128-bit SIMD for what takes the time, numpy for the rest."""
+"""The WebAssembly tier: 128-bit SIMD kernels for expensive ops, numpy for the others."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from bascule.program.program import Parameter, Program, Value
 
 
-# Sides of matrices from which on the kernel is faster than numpy.
+# Sides of matrices from which the kernel is faster than numpy.
 _LEAST_SIDE = 8
 
 
 class WasmBackend(Deviceless):
-    """A `Backend` of one thread; what no kernel computes, numpy does."""
+    """A single-threaded `Backend`; numpy computes ops without a kernel."""
 
     tier: Tier = "wasm"
 
@@ -83,7 +83,7 @@ class WasmBackend(Deviceless):
 
     @cached_property
     def _functions(self) -> Functions:
-        """The kernels' functions, with the scratch memory that all computations share."""
+        """Return the kernels' functions, with the scratch memory that all computations share."""
         return LanguageFunctions(self._kernels).table()
 
     def loop_loader(self) -> Callable[[bytes], Loop]:

@@ -1,4 +1,4 @@
-"""Programs on tensors that their caller owns, computed call by call."""
+"""Programs on tensors that their caller owns, run call by call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class WasmComputation:
-    """See `Computation`. Results are copied into the stores that are to hold them."""
+    """See `Computation`. Results are copied into the caller's stores."""
 
     def __init__(
         self, program: Program, kernels: Kernels, functions: Functions, op_times: OpTimes
@@ -60,7 +60,7 @@ class WasmComputation:
 
 
 def _tensor(store: StateStore) -> Tensor:
-    """The one tensor of a store."""
+    """Return the one tensor of a store."""
     if not isinstance(store, WasmStates) or len(store.tensors) != 1:
         raise InputError("run", "tensors of this backend", type(store).__name__)
     (tensor,) = store.tensors.values()

@@ -1,4 +1,4 @@
-"""The ops that kernels compute; each takes and gives what its namesake in the op table does."""
+"""The ops that have kernels; each function has the signature of its op."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from bascule.program.program import Call
 Operand = Tensor | Array  # numpy arrays may be read, never written
 Matrix = Operand | Blocks | BlockMatrix
 
-# The kernels of the pooling modes that have one.
+# The kernels of pooling modes that have one.
 POOLS = {"mean": "mean_pool", "cls": "first_pool"}
 
 
 def has_kernel(call: Call) -> bool:
-    """Whether kernels compute the call, of an op that they compute at all."""
+    """Whether a kernel computes the call of an op that has kernels."""
     if call.op != "pool":
         return True
     return dict(call.attributes)["kind"] in POOLS and call.operands[2] is None
 
 
 class WasmFunctions:
-    """The ops of one backend, and the scratch memory that they share."""
+    """The ops of one backend, and their shared scratch memory."""
 
     def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
         self._scratch = kernels.empty((0,))
 
     def table(self) -> Mapping[str, Callable[..., Tensor]]:
-        """The functions by their ops' names."""
+        """Return the functions by op name."""
         own = (
             self.linear,
             self.gated_linear,
@@ -153,7 +153,7 @@ class WasmFunctions:
         return y
 
     def pool(self, x: Operand, lengths: Operand, skipped: None = None, *, kind: str) -> Tensor:
-        """See `ops.pool`; of the kinds in `POOLS`, and nothing skipped (`has_kernel`)."""
+        """See `ops.pool`; for the kinds in `POOLS`, without `skipped` (`has_kernel`)."""
         del skipped
         batch, tokens, columns = x.shape
         y = self._kernels.empty((batch, columns))
@@ -197,7 +197,7 @@ class WasmFunctions:
         return y
 
     def _room(self, n: int) -> Tensor:
-        """Scratch memory of at least `n` floats, reused by every call."""
+        """Return scratch memory of at least `n` floats, shared by all calls."""
         if self._scratch.size < n:
             self._scratch = self._kernels.empty((n,))
         return self._scratch

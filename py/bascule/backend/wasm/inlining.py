@@ -1,7 +1,8 @@
-"""Compiled functions parsed, to be inlined in another function's body.
+"""Parse compiled functions, to inline them in another function's body.
 
-A call costs as much as ten instructions on vectors, and each puts its constants together anew: V8
-takes three instructions for one. Inlined, they are built once, before the loop.
+A call costs as much as ten vector instructions, and each one builds its constants again: V8 takes
+three instructions for one. Inlined, they are built once, before the loop.
+
 Source: WebAssembly Core Specification 2.0, chapter 5.4.
 """
 
@@ -14,7 +15,7 @@ from bascule.backend.wasm.reading import Reader
 
 _LOCALS = (0x20, 0x21, 0x22)
 _I32_CONST, _I64_CONST = 0x41, 0x42
-# Comparisons, arithmetic and conversions of numbers: no operands follow them.
+# Comparisons, arithmetic and conversions: instructions without immediates.
 _PLAIN = range(0x45, 0xC5)
 _END, _VECTOR = 0x0B, 0xFD
 _V128_CONST, _SHUFFLE = 12, 13
@@ -24,9 +25,9 @@ _MEMORY = (*range(12), *range(84, 94))
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Instructions as they are, or one that names a local or makes a constant.
+    """Verbatim instructions, or one that names a local or makes a constant.
 
-    `local`: the code of local.get, local.set or local.tee, and which. `constant`: 16 bytes.
+    `local`: the code of local.get, local.set or local.tee, and the local. `constant`: 16 bytes.
     """
 
     code: bytes = b""
@@ -36,14 +37,14 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A function without control flow: the types of its locals after the parameters, its code."""
+    """A function without control flow: the types of its further locals, and its code."""
 
     locals: Sequence[int]
     pieces: Sequence[Piece]
 
 
 def parse_function(code: bytes) -> Body | None:
-    """A function's body in pieces; None where it branches, calls or loads, and is to be called."""
+    """Return a function's body in pieces; None if it branches, calls or loads."""
     reader = Reader(code)
     types: list[int] = []
     for _ in range(reader.number()):

@@ -1,4 +1,4 @@
-"""The module of WebAssembly kernels, as the tier sees it; its C sources are in web/wasm/."""
+"""The module of WebAssembly kernels; its C sources are in web/wasm/."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ Argument = Tensor | Array | float | None
 
 
 class Kernels(Protocol):
-    """A loaded module, and memory that it can reach."""
+    """A loaded module, and memory that it can access."""
 
     @property
     def name(self) -> str:
-        """What runs it, for people."""
+        """The runtime's name, for people."""
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: str = "f32") -> Tensor:
-        """A new tensor, its contents arbitrary. MemoryError where there is no room for it."""
+        """Return a new tensor with arbitrary contents. MemoryError if memory is short."""
         ...
 
     def bind(self, kernel: str, *arguments: Argument) -> Callable[[], object]:
-        """A call that can be repeated, its arguments checked now.
+        """Return a repeatable call whose arguments are checked now.
 
         Arrays must be tensors; the result references them.
         """
         ...
 
     def call(self, kernel: str, *arguments: Argument) -> int:
-        """Call a kernel: arrays go as addresses, None as a null pointer, numbers as they are.
+        """Call a kernel: arrays are passed as addresses, None as a null pointer, numbers by value.
 
-        What the kernel writes must be a tensor; numpy arrays that it reads may lie anywhere.
-        Gives what the kernel returns, 0 where that is nothing.
+        What the kernel writes must be a tensor; numpy arrays that it reads may be anywhere. Returns
+        the kernel's result, 0 if it has none.
         """
         ...
 
@@ -51,10 +51,10 @@ class LinkedKernels(Kernels, Protocol):
         ...
 
     def load(self, module: bytes) -> Loop:
-        """The function `run` of a generated module, which imports this memory."""
+        """Return the function `run` of a generated module that imports this memory."""
         ...
 
 
 def module_path() -> str:
-    """Where the built module lies."""
+    """Return the path of the built module."""
     return str(assets.path("web/wasm/kernels.wasm"))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class BrowserKernels:
-    """`LinkedKernels` in Python's own memory, which numpy uses too: nothing is ever copied."""
+    """`LinkedKernels` in Python's own memory, which numpy shares: nothing is copied."""
 
     name = "WebAssembly SIMD, 1 thread"
     loop_elements = None
@@ -37,7 +37,7 @@ class BrowserKernels:
         return Tensor(memory, ctypes.addressof(memory), shape, dtype)
 
     def bind(self, kernel: str, *arguments: Argument) -> Callable[[], object]:
-        # Without argtypes, integers go through ctypes the fastest.
+        # Without argtypes ctypes passes integers fastest.
         return partial(self._library[kernel], *map(_plain, arguments))
 
     def call(self, kernel: str, *arguments: Argument) -> int:
@@ -73,5 +73,5 @@ def _plain(argument: Argument) -> int | ctypes.c_float:
 
 
 def open_browser() -> BrowserKernels:
-    """Load the module; TierUnavailableError where the engine refuses it (no SIMD)."""
+    """Load the module; TierUnavailableError if the engine rejects it (no SIMD)."""
     return BrowserKernels(module_path())

@@ -1,4 +1,4 @@
-"""The kernels outside a page, run by wasmtime: for tests and scripts; numpy's BLAS is faster."""
+"""The kernels outside a page, run by wasmtime, for tests and scripts; numpy's BLAS is faster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _PAGE_NBYTES = 1 << 16
 _MOST_PAGES = 1 << 16
-# The C stack grows down from here; the module's constants follow, then what `empty` gives out.
+# The C stack grows down from here; the module's constants follow, then the memory of `empty`.
 _STACK_TOP = 1 << 16
 _HEAP = 1 << 17
 _UNUSABLE = "wasmtime cannot load its kernels"
@@ -31,7 +31,7 @@ _ROOM = (
     "It reserves 4 GiB of address space: raise the limit (ulimit -v), or take tier='cpu', which "
     "is faster outside a page."
 )
-# A function each that a runtime takes only with SIMD, and with relaxed SIMD.
+# Functions that a runtime accepts only with SIMD, and with relaxed SIMD.
 _SPLAT = "(i32x4.splat (i32.const 0))"
 _PROBES = {
     "wasm_simd": f"(module (func (drop {_SPLAT})))",
@@ -68,7 +68,7 @@ def simd_facts() -> dict[str, bool]:
 
 @cache
 def _compiled(code: bytes) -> tuple[Any, Any]:
-    """An engine and a module compiled for it, which all stores of the process share."""
+    """Return an engine and a compiled module, shared by all stores of the process."""
     wasmtime = _wasmtime()
     engine = wasmtime.Engine()
     return engine, wasmtime.Module(engine, code)
@@ -94,7 +94,7 @@ class NativeKernels:
         self.name = f"wasmtime {version('wasmtime')}"
         engine, module = _compiled(Path(path).read_bytes())
         self._store = wasmtime.Store(engine)
-        # By default wasmtime reserves all 4 GiB at once, so that growing never moves the memory.
+        # By default wasmtime reserves all 4 GiB, so that growing never moves the memory.
         limits = wasmtime.Limits(_HEAP // _PAGE_NBYTES, _MOST_PAGES)
         self._memory = wasmtime.Memory(self._store, wasmtime.MemoryType(limits))
         self._start = ctypes.addressof(self._memory.data_ptr(self._store).contents)
@@ -132,7 +132,7 @@ class NativeKernels:
         return run(self._store, *plain) or 0
 
     def load(self, module: bytes) -> Loop:
-        """See `LinkedKernels.load`. Arrays lie outside the memory: they are copied in and out."""
+        """See `LinkedKernels.load`. Arrays are outside the memory: they are copied in and out."""
         loaded = self._wasmtime.Module(self._linker.engine, module)
         run: Any = self._linker.instantiate(self._store, loaded).exports(self._store)["run"]
 
@@ -150,15 +150,15 @@ class NativeKernels:
 
     @property
     def used_nbytes(self) -> int:
-        """How far into its memory arrays have lain."""
+        """How much of its memory arrays have used."""
         return self._used
 
     def _scratch(self, nbytes: int) -> Tensor:
-        """Memory in sizes of powers of two, so that arrays of many sizes use the same again."""
+        """Return scratch memory in powers of two, so that arrays of many sizes share it."""
         return self.empty((1 << (nbytes - 1).bit_length(),), "u8")
 
     def _reachable(self, argument: Argument) -> Tensor | float | None:
-        """The argument itself, an array's address, or that of a copy of it inside the memory."""
+        """Return the argument, an array's address, or that of a copy inside the memory."""
         if argument is None or isinstance(argument, int | float | Tensor):
             return argument
         offset = argument.__array_interface__["data"][0] - self._start
@@ -186,7 +186,7 @@ class NativeKernels:
 
 
 def _plain(argument: Argument) -> Any:
-    """An address, 0 for none, or the number itself: wasmtime takes no integer for a float."""
+    """Return an address (0 for None) or the number: wasmtime takes no integer for a float."""
     if isinstance(argument, Tensor):
         return argument.address
     return 0 if argument is None else argument

@@ -1,4 +1,4 @@
-"""The ops of language models that kernels compute: weights in blocks, a KV cache, tokens."""
+"""The ops of language models that have kernels: weights in blocks, a KV cache, tokens."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class LanguageFunctions(WasmFunctions):
         first: int,
         whole: int,
     ) -> Tensor:
-        """Rows of a table, by the indices from `start` on around their end, as (*shape, K)."""
+        """Gather rows of a table, by the indices from `start` on (wrapping), as (*shape, K)."""
         blocks = isinstance(table, Blocks | BlockMatrix)
         data, kind = (table.data, table.type) if blocks else (table, BlockType.F32)
         rows, inner = table.shape

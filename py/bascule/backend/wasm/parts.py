@@ -1,7 +1,7 @@
 """Functions of four lanes for generated modules: the bodies in web/wasm/parts.wasm, by name.
 
-A part refers to nothing outside itself (web/wasm/parts/parts.h), so that its compiled body means
-the same in any module.
+A part refers to nothing outside itself (web/wasm/parts/parts.h), so its compiled body is valid in
+any module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FUNCTION_EXPORT = 0
 
 @cache
 def parts() -> Mapping[str, Part]:
-    """Every part, read from the module once."""
+    """Return every part, read from the module once."""
     sections = dict(_sections(assets.path("web/wasm/parts.wasm").read_bytes()))
     types = Reader(sections[_TYPES])
     n_inputs = [_inputs_of(types) for _ in range(types.number())]
@@ -40,7 +40,7 @@ def _sections(module: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _inputs_of(types: Reader) -> int:
-    """How many vectors a function type takes."""
+    """Return the number of vectors that a function type takes."""
     types.byte()
     n_inputs = len(types.bytes())
     types.bytes()  # its results: one vector

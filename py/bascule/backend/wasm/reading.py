@@ -1,10 +1,10 @@
-"""Bytes of our own WebAssembly, read in order."""
+"""Read the bytes of our own WebAssembly in order."""
 
 from __future__ import annotations
 
 
 class Reader:
-    """Reads what chapter 5 of the specification calls bytes, numbers and vectors."""
+    """Reads bytes, numbers and vectors of the specification's chapter 5."""
 
     def __init__(self, data: bytes, at: int = 0) -> None:
         self._data = data
@@ -12,16 +12,16 @@ class Reader:
 
     @property
     def has_more(self) -> bool:
-        """Whether anything is left."""
+        """Whether anything remains."""
         return self.at < len(self._data)
 
     def byte(self) -> int:
-        """The next byte."""
+        """Read a byte."""
         self.at += 1
         return self._data[self.at - 1]
 
     def number(self) -> int:
-        """The next number without a sign (LEB128); of one with a sign, where it ends."""
+        """Read an unsigned number (LEB128); skips a signed one."""
         result = shift = 0
         while True:
             byte = self.byte()
@@ -31,10 +31,10 @@ class Reader:
             shift += 7
 
     def take(self, n: int) -> bytes:
-        """The next n bytes."""
+        """Read n bytes."""
         self.at += n
         return self._data[self.at - n : self.at]
 
     def bytes(self) -> bytes:
-        """The bytes behind their number."""
+        """Read bytes after their count."""
         return self.take(self.number())

@@ -1,4 +1,4 @@
-"""A program recorded once for its sizes and replayed: a step costs Python one call a kernel."""
+"""A program recorded once for its sizes and replayed: each kernel costs Python one call."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ Functions = Mapping[str, Callable[..., Tensor]]
 Step = Callable[[], object]
 Values = dict[str, Tensor | Blocks]
 
-# Others have a turn after so long: often enough to cancel, seldom enough to cost nothing.
+# Other tasks run after this long: often enough to cancel, too rarely to cost anything.
 _TURN_S = 0.02
 NUMPY_HINT = "Load numpy into this Pyodide, or take tier='webgpu'."
 
 
 class Recorder:
-    """`Kernels` that note what they are to do; running `steps` does it.
+    """`Kernels` that record calls; running `steps` executes them.
 
-    A call without tensors only asks for a size, and is answered at once. A tensor that nobody
-    holds any more lends its memory to later ones: steps run in the order in which they were noted.
+    A call without tensors only asks for a size, and is answered at once. The memory of a tensor
+    that is no longer referenced is reused: steps run in the order in which they were recorded.
     """
 
     def __init__(self, kernels: Kernels) -> None:
@@ -60,7 +60,7 @@ class Recorder:
         free = self._free.setdefault(nbytes, [])
         owner = free.pop() if free else self._kernels.empty((max(1, nbytes),), "u8")
         # Views reference the ctypes array that they were made from, not the tensor: the memory is
-        # free again once no view references this one.
+        # free once no view references this one.
         memory = (ctypes.c_ubyte * owner.size).from_buffer(owner.memory)
         finalize(memory, free.append, owner)
         return Tensor(memory, owner.address, shape, dtype)
@@ -74,7 +74,7 @@ class Recorder:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The steps for one set of sizes and one place of the states.
+    """The steps for one set of sizes and one set of state addresses.
 
     `weights` has for each call the index of its first step and the parameters that it waits for.
     """
@@ -88,10 +88,10 @@ class _Plan:
 
 
 class ReplayExecutable:
-    """An `Executable` of the steps that recording a program gave; keeps those of its last sizes.
+    """An `Executable` of recorded steps; it keeps those of its last sizes.
 
-    Runs at once take turns, for they share the memory of those steps. numpy runs the ops that have
-    no kernel.
+    Concurrent runs take turns, since they share the memory of those steps. numpy runs the ops that
+    have no kernel.
     """
 
     def __init__(
@@ -172,8 +172,8 @@ class ReplayExecutable:
         await asyncio.sleep(0)
 
     async def _replay_calls(self, plan: _Plan) -> None:
-        """As `_replay`, call by call: no other work has a turn within one. Each is timed while a
-        profile runs; streamed weights are read before the calls of their stage.
+        """As `_replay`, call by call: no other task runs within a call. Calls are timed during a
+        profile; streamed weights are read before the calls of their stage.
         """
         streamed = self._weights if isinstance(self._weights, StreamedWasmStore) else None
         arrivals, steps = self._weights.arrivals, plan.recorder.steps
@@ -239,22 +239,22 @@ def _record(
 
 
 def numpy_ops(program: Program, functions: Functions) -> list[str]:
-    """The ops of a program that numpy computes."""
+    """Return the ops of a program that numpy computes."""
     return sorted({c.op for c in program.calls if not is_own(functions, c)})
 
 
 def is_own(functions: Functions, call: Call) -> bool:
-    """Whether kernels compute the call, not numpy."""
+    """Whether a kernel computes the call."""
     return call.op in functions and has_kernel(call)
 
 
 def numpy_step(call: Call, values: Values, sizes: Mapping[str, int], result: Tensor) -> Step:
-    """A call that numpy computes, on views of the tensors."""
+    """Return a step that computes the call with numpy, on views of the tensors."""
     from bascule.backend.reference import FUNCTIONS
 
     operands = {o.name: _as_numpy(values[o.name]) for o in call.operands if o is not None}
     onto = onto_of(call)
-    # An op that takes its operand over has to find the very array that it may write.
+    # An op that takes over its operand needs the very array that it may write.
     view = np.asarray(result) if onto is None else operands[onto.name]
 
     def step() -> None:

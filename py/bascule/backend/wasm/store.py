@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class WasmStore:
-    """A `WeightStore` of float32 tensors, or of the file's blocks where a dtype says so."""
+    """A `WeightStore` of float32 tensors, or of a file's blocks for block dtypes."""
 
     page_bridge = None
     arrivals: Arrivals | None = None
@@ -63,7 +63,7 @@ class WasmStore:
 
 
 class StreamedWasmStore(WasmStore):
-    """See `Backend.streamed_store`: one slot, and the computed parameters, whose target is above 0.
+    """See `Backend.streamed_store`: one slot, and the computed parameters with targets above 0.
 
     Computed parameters are in `tensors`.
     """
@@ -93,7 +93,7 @@ class StreamedWasmStore(WasmStore):
         return self._streaming
 
     def tensors_of(self, stage: Stage) -> dict[str, Tensor | Blocks]:
-        """The parameters of a stage, where they lie while it runs."""
+        """Return the parameters of the current stage."""
         return {name: self._tensor(name, offset) for name, offset in stage.offsets.items()}
 
     def _tensor(self, name: str, offset: int) -> Tensor | Blocks:
@@ -108,7 +108,7 @@ class StreamedWasmStore(WasmStore):
 
 
 class WasmStates:
-    """A `StateStore` of tensors; all zero at first."""
+    """A `StateStore` of tensors; initially zero."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class WasmStates:
 def _allocate(parameter: Parameter, kernels: Kernels) -> Tensor | Blocks:
     if parameter.dtype == "f32":
         return kernels.empty(parameter.shape)
-    # Programs take blocks as matrices only (`Parameter.dtype`).
+    # Programs take blocks only as matrices (`Parameter.dtype`).
     rows, columns = parameter.shape
     data = kernels.empty((parameter.nbytes,), "u8")
     return Blocks(BlockType[parameter.dtype.upper()], (rows, columns), data)

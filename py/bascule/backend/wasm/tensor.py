@@ -16,7 +16,7 @@ ITEM_NBYTES = {"f32": 4, "u32": 4, "i32": 4, "f16": 2, "u8": 1}
 
 
 class Tensor:
-    """A row-major array of `dtype` at `address`, as kernels take addresses.
+    """A row-major array of `dtype` at `address`.
 
     `memory` is the ctypes array that holds it, and keeps it allocated. `np.asarray` of a tensor is
     a view of it.
@@ -32,7 +32,7 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """How many elements."""
+        """The number of elements."""
         return prod(self.shape)
 
     @property
@@ -48,16 +48,16 @@ class Tensor:
         return memoryview(self.memory).cast("B")[: self.nbytes]
 
     def write(self, data: Buffer, offset: int = 0) -> None:
-        """Copy dense numbers of its own dtype to byte `offset` on."""
+        """Copy dense numbers of its own dtype to byte `offset`."""
         view = dense(data)
         self.bytes()[offset : offset + view.nbytes] = view
 
     def rows(self, count: int) -> Tensor:
-        """The first rows, in the same memory."""
+        """Return a view of the first rows."""
         return Tensor(self.memory, self.address, (count, *self.shape[1:]), self.dtype)
 
     def reshape(self, shape: tuple[int, ...]) -> Tensor:
-        """The same numbers in another shape, in the same memory."""
+        """Return a view in another shape."""
         return Tensor(self.memory, self.address, shape, self.dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
@@ -76,6 +76,6 @@ class Blocks:
 
 
 def dense(data: Buffer) -> memoryview:
-    """The bytes of a row-major array or buffer; of any other a dense copy."""
+    """Return the bytes of a row-major array or buffer; of any other a dense copy."""
     view = memoryview(data)
     return view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())

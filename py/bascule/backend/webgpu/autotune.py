@@ -1,9 +1,9 @@
-"""Measuring which candidate serves each kind of call best on this device.
+"""Measure which candidate is the fastest for each kind of call on this device.
 
 For each signature all candidates run in turn, round after round, on scratch buffers of its largest
-shapes. A sample is a tape of many dispatches and the wait until they are done, less what the wait
-alone takes. A candidate counts only once its numbers agree with the first one's, and replaces it
-only if repeated pairs of samples show it at least 5% faster.
+shapes. A sample is a tape of many dispatches and the wait for them, less the time of a wait alone.
+A candidate must agree with the numbers of the default, and replaces it only if repeated pairs of
+samples show it at least 5% faster.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ _ROUNDS = 3
 _PAIRS = 5
 _SAMPLE_MS = 25.0
 _MOST_DISPATCHES = 200
-# One that takes this many times as long as the best so far is not measured again.
+# A candidate that takes this many times as long as the best so far is not measured again.
 _MUCH_SLOWER = 1.5
-# A signature that alone would take this share of the remaining budget waits until the end.
+# A signature that alone would take this share of the remaining budget is measured last.
 _SHARE = 0.25
-# In units of the first one's root mean square: reordered f32 sums differ by a hundredth of it.
+# Relative to the RMS of the default's results: reordered f32 sums differ by a hundredth of it.
 _TOLERANCE = 1e-3
 
 
 class _OutOfTimeError(Exception):
-    """The budget ended in the middle of a signature."""
+    """The budget ended within a signature."""
 
 
 async def tune(
@@ -57,8 +57,8 @@ async def tune(
 ) -> TuneReport:
     """Measure what is not known yet; choices are stored after each signature.
 
-    Programs are measured in the order given, in each of them the most expensive signatures first.
-    What a cancelled tuning has finished stays.
+    Programs are measured in order, the most expensive signatures first. A cancelled tuning keeps
+    what it has finished.
     """
     tell = progress or (lambda _: None)
     began = perf_counter()
@@ -106,7 +106,7 @@ class _Job:
 
 
 def _todo(gpu: Gpu, programs: Iterable[Program]) -> list[_Job]:
-    """Each signature with a choice once, in the order to measure."""
+    """Return each signature with a choice once, in the order of measuring."""
     results: dict[str, _Job] = {}
     for program in programs:
         fresh: dict[str, _Job] = {}
@@ -122,13 +122,13 @@ def _todo(gpu: Gpu, programs: Iterable[Program]) -> list[_Job]:
 
 
 def _work(call: Call) -> float:
-    """Roughly the operations of a call, to order calls by: moving a byte counts as one."""
+    """Estimate the operations of a call, to order calls: moving a byte counts as one."""
     cost = cost_of(call)
     return 2.0 * cost.multiply_adds + cost.nbytes
 
 
 async def _measure(bench: _Bench, job: _Job, report: TuneReport, share: float) -> Finding | None:
-    """None where no candidate works; _OutOfTimeError where the budget ended."""
+    """Return None if no candidate works; _OutOfTimeError if the budget ended."""
     call, choices = job.call, bench.pipelines.choices
     variants = [k for k in job.variants(bench.gpu) if k.digest not in choices.failed]
     for kernel, error in await bench.pipelines.attempt(variants):
@@ -172,7 +172,7 @@ async def _measure(bench: _Bench, job: _Job, report: TuneReport, share: float) -
 async def _fault(
     bench: _Bench, scratch: _Scratch, kernel: Kernel, expected: Array
 ) -> tuple[str, float]:
-    """What is wrong with a kernel's numbers, empty if they agree; and how long it took."""
+    """Return what is wrong with a kernel's numbers, empty if they agree; and its time."""
     try:
         once, result = await bench.prove(scratch, kernel)
     except DeviceLostError:
@@ -186,9 +186,9 @@ async def _fault(
 async def _times(
     bench: _Bench, scratch: _Scratch, variants: Sequence[Kernel], first_ms: Mapping[str, float]
 ) -> dict[str, float]:
-    """Each one's median over the rounds, in milliseconds a dispatch.
+    """Return each candidate's median over the rounds, in milliseconds per dispatch.
 
-    `first_ms` has the time of each one's first run: much slower ones do not run again.
+    `first_ms` has the times of first runs: much slower candidates do not run again.
     """
     most = 2 * _MUCH_SLOWER * min(first_ms[k.variant] for k in variants) + bench.uncertainty_ms
     slow = {k.variant: ms for k in variants[1:] if (ms := first_ms[k.variant]) > most}
@@ -217,7 +217,7 @@ async def _is_faster(bench: _Bench, scratch: _Scratch, best: Kernel, default: Ke
 class _Scratch:
     """Buffers for one call at its largest shapes: random operands, a result.
 
-    `before` is what the result holds before: of a part, what it leaves alone counts as right.
+    `before` is what the result holds before the call: what a part leaves unchanged counts as right.
     """
 
     def __init__(self, gpu: Gpu, kernel: Kernel, *, part: bool) -> None:
@@ -245,7 +245,7 @@ class _Scratch:
 
 
 def _filling(value: Value) -> Array:
-    """Standard normals, repeated; whole numbers are text lengths and name the most tokens.
+    """Standard normals, repeated; integers are text lengths and token ids.
 
     Any two bytes of blocks are a small positive float16: scales are finite in every format.
     """
@@ -272,7 +272,7 @@ class _Bench:
         self._rates: dict[str, float] = {}
 
     async def open(self) -> None:
-        """Find out what a wait alone takes here."""
+        """Measure the time of a wait alone."""
         self._idle = self.gpu.record(TapeBuilder().words())
         self._base_ms = min([await self._timed(self._idle) for _ in range(8)])
 
@@ -282,31 +282,31 @@ class _Bench:
 
     @property
     def left_s(self) -> float:
-        """Remaining seconds of the budget."""
+        """Seconds that remain of the budget."""
         return self._end - perf_counter()
 
     @property
     def uncertainty_ms(self) -> float:
-        """How far a first dispatch may be off: some drivers finish compiling with it."""
+        """How far the time of a first dispatch may be off: some drivers finish compiling in it."""
         return max(50.0, 2 * self._base_ms)
 
     def fits_budget(self, once_ms: float, variants: int, share: float) -> bool:
-        """Whether a share of the remaining time suffices where one dispatch takes so long.
+        """Whether a share of the remaining time suffices if one dispatch takes that long.
 
         An estimate, before the other candidates' times are known: each runs at least once.
         """
         return once_ms * (variants + _ROUNDS + _PAIRS) <= share * self.left_s * 1e3
 
     def note(self, call: Call, once_ms: float) -> None:
-        """Learn how long such calls take, to guess others'."""
+        """Record how long such a call takes, to estimate others."""
         self._rates[call.op] = once_ms / _work(call)
 
     def guess_ms(self, call: Call) -> float:
-        """About how long a dispatch takes; 0 where nothing like it was measured yet."""
+        """Estimate the time of a dispatch; 0 if nothing similar was measured yet."""
         return self._rates.get(call.op, 0.0) * _work(call)
 
     async def prove(self, scratch: _Scratch, kernel: Kernel) -> tuple[float, Array]:
-        """Milliseconds of one dispatch, and its result, which held `before`."""
+        """Return the milliseconds of one dispatch, and its result, which held `before`."""
         result = scratch.buffers[scratch.result.name]
         output = np.full(prod(scratch.result.limits), scratch.before, np.float32)
         self.gpu.write(result, 0, output.data)
@@ -317,7 +317,7 @@ class _Bench:
     async def sample(
         self, scratch: _Scratch, kernel: Kernel, hint_ms: float | None = None
     ) -> float:
-        """Milliseconds a dispatch, over as many as make a sample long enough."""
+        """Return milliseconds per dispatch, over as many as make a sample long enough."""
         guess = hint_ms if hint_ms is not None else await self._run(scratch, kernel, 1)
         if hint_ms is None and 16 * guess < _SAMPLE_MS:  # the time of one is too short then
             guess = await self._run(scratch, kernel, 8) / 8
@@ -348,7 +348,7 @@ class _Bench:
         return max(1e-6, ms - self._base_ms)
 
     async def _timed(self, tape: int) -> float:
-        """Milliseconds from a replay until the device has done it."""
+        """Return milliseconds from a replay until the device has finished it."""
         began = perf_counter()
         self.gpu.replay(tape)
         await self._wait(self.gpu.done())
@@ -359,7 +359,7 @@ class _Bench:
         try:
             await asyncio.shield(waiting)
         except asyncio.CancelledError:
-            # The device still works: let it end before its buffers are freed.
+            # The device is still working: wait before its buffers are freed.
             with contextlib.suppress(GpuError):
                 await waiting
             raise

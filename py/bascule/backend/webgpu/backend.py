@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class GpuStore:
-    """A `WeightStore` of GPU buffers, one a parameter; a target is a buffer handle."""
+    """A `WeightStore` of GPU buffers, one per parameter; a target is a buffer handle."""
 
     def __init__(self, gpu: Gpu, parameters: Sequence[Parameter]) -> None:
         self._gpu = gpu
@@ -80,13 +80,13 @@ class WebGpuBackend:
         self._quantizing: dict[DType, int] = {}
 
     def prove_kernels(self) -> None:
-        """From now on use no kernel whose results were not correct on this machine."""
+        """See `Backend.prove_kernels`."""
         if self.prover is None:
             self.prover = KernelProver(self.gpu, self.pipelines, self.store)
             self.pipelines.prover = self.prover.faults
 
     def rejected(self, programs: Iterable[Program]) -> list[str]:
-        """See `Backend.rejected`: for wrong numbers; and how many have had no trial."""
+        """See `Backend.rejected`: kernels with wrong numbers, and how many have had no trial."""
         unproven = self.prover.n_unproven if self.prover else 0
         steps = [f"{unproven} kernels have had no trial: numpy is not there"] if unproven else []
         return steps + self._wrong_of(programs)
@@ -117,7 +117,7 @@ class WebGpuBackend:
         self.gpu.mark_memory()
 
     def pass_nbytes(self, program: Program) -> PassBytes:
-        """See `Backend.pass_nbytes`; of each kernel that it may have as its first a trial."""
+        """See `Backend.pass_nbytes`; includes trials of the kernels that may be chosen."""
         calls = {family(call): call for call in program.calls}
         trials = [trial_of(call).program for call in calls.values()]
         return PassBytes(
@@ -204,17 +204,14 @@ class WebGpuBackend:
         return await lower(self.gpu, self.pipelines, program, weights, states)
 
     def fingerprint(self, programs: Iterable[Program]) -> str:
-        """Changes with the kernels that serve these programs."""
+        """See `Backend.fingerprint`."""
         calls = {signature(call): call for program in programs for call in program.calls}
         adapter = self.gpu.adapter
         digests = sorted({select(c, adapter, self.choices).digest for c in calls.values()})
         return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
     async def recheck(self, programs: Iterable[Program]) -> bool:
-        """Try the kernels of these programs at their full sizes; whether one was rejected.
-
-        For when an answer is wrong though every kernel has proven itself on a small run.
-        """
+        """See `Backend.recheck`: for a wrong answer though every small trial was right."""
         calls = [call for program in programs for call in program.calls]
         kernels = await self.pipelines.kernels_for(calls)
         prover = self.prover or KernelProver(self.gpu, self.pipelines, self.store)
@@ -225,7 +222,7 @@ class WebGpuBackend:
         return bool(faults)
 
     async def warm(self, programs: Iterable[Program], name: str = "") -> int:
-        # Many calls are equal: a model of 6 layers has each of its calls 6 times a bucket.
+        # Many calls are equal: a model of 6 layers has each of its calls 6 times per bucket.
         calls = {signature(call): call for program in programs for call in program.calls}
         kernels = {k.key: k for k in await self.pipelines.kernels_for(list(calls.values()))}
         if name:
@@ -277,7 +274,7 @@ class WebGpuBackend:
         return ""
 
     async def start_profile(self) -> None:
-        """See `Backend.start_profile`: dispatches are timed by the GPU where it has timestamps."""
+        """See `Backend.start_profile`: dispatches are timed by the GPU if it has timestamps."""
         await self.gpu.start_profile()
 
     async def stop_profile(self) -> Profile:
@@ -294,7 +291,7 @@ class WebGpuBackend:
 
 
 def _trial_nbytes(gpu: Gpu, trial: Program) -> int:
-    """Bytes of a trial's run: all that the program holds, its operands, and what is read of it."""
+    """Return the bytes of a trial's run: the program, its operands, and staging for its results."""
     operands = (*trial.parameters, *trial.states)
     read = (*trial.outputs, *trial.states)
     return held_nbytes(gpu, trial) + sum(value.nbytes for value in (*operands, *read))

@@ -1,8 +1,8 @@
-"""Which kernel serves a call on this device: what was measured here, and what does not compile.
+"""Which kernel to use for a call on this device: what was measured, and what does not compile.
 
-Kept between runs under everything that could change the answer: the adapter with its limits and
-features, the driver's or browser's version, and Bascule's own. What is read back is used only
-where it names a variant that exists and a shader that is still the same.
+Stored between runs under everything that could change the answer: the adapter with its limits and
+features, the version of the driver or browser, and Bascule's own. A stored choice is used only if
+the variant still exists and its shader is unchanged.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from bascule.program.program import Call, Dim, Value
 
 
 def machine_key(adapter: AdapterInfo) -> str:
-    """Names this adapter under this browser or driver and this version of Bascule."""
+    """Return the key of this adapter under this browser or driver and this version of Bascule."""
     return f"{__version__} {adapter.identity}"
 
 
 def signature(call: Call) -> str:
-    """Equal for calls that the same kernels serve equally fast: op, attributes, largest shapes.
+    """Return a text that is equal for calls on which kernels are equally fast: op, attributes,
+    largest shapes.
 
-    Parts that differ only in where they begin have the same signature.
+    Parts that differ only in where they start have the same signature.
     """
     settings = [(name, value) for name, value in call.attributes if name not in PLACES]
     attributes = "".join(f" {name}={value}" for name, value in settings)
@@ -44,13 +45,13 @@ def _shape(value: Value) -> str:
     return f"[{sizes}]{'' if value.dtype == 'f32' else value.dtype}"
 
 
-# The most failed variants that one error lists.
+# The most failed variants that an error lists.
 _MOST_LISTED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One candidate as it was measured: `digest` identifies the shader."""
+    """A candidate's measurement; `digest` identifies the shader."""
 
     digest: str
     ms: float
@@ -58,7 +59,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A signature's candidates by variant, and the one to take."""
+    """A signature's candidates by variant, and the chosen one."""
 
     chosen: str
     times: Mapping[str, Timing]
@@ -66,7 +67,7 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A shader that does not compile here, or computes wrongly; `messages` as in ShaderError."""
+    """A shader that fails to compile here or gives wrong numbers; `messages` as in ShaderError."""
 
     variant: str
     label: str
@@ -76,7 +77,7 @@ class Failure:
 
 
 class Choices:
-    """Implements `kernel.Ranking`. Without a store it has what this process has measured."""
+    """Implements `kernel.Ranking`. Without a store it knows what this process has measured."""
 
     def __init__(self, remembered: Remembered | None = None, key: str = "") -> None:
         self.remembered = remembered or MemoryRemembered()
@@ -88,7 +89,7 @@ class Choices:
 
     @classmethod
     async def open(cls, remembered: Remembered, adapter: AdapterInfo) -> Choices:
-        """What is known of this adapter."""
+        """Read what is known of this adapter."""
         choices = cls(remembered, machine_key(adapter))
         entry = await remembered.get(choices._key) or {}
         choices._failed = dict(_checked(entry.get("failed"), _failure_of))
@@ -100,12 +101,12 @@ class Choices:
 
     @property
     def tuned(self) -> Mapping[str, Tuned]:
-        """By signature."""
+        """Choices by signature."""
         return self._tuned
 
     @property
     def failed(self) -> Mapping[str, Failure]:
-        """By digest."""
+        """Failures by digest."""
         return self._failed
 
     @property
@@ -124,14 +125,14 @@ class Choices:
         return next(alive, kernels[0])
 
     def is_tuned(self, call: Call, kernels: Sequence[Kernel]) -> bool:
-        """Whether all of `kernels` were measured for such a call, or failed."""
+        """Whether all of `kernels` have been measured for such a call, or failed."""
         tuned = self._tuned.get(signature(call))
         if tuned is None or tuned.chosen not in {k.variant for k in kernels}:
             return False
         return all(k.digest in self._failed or _is_timed(k, tuned) for k in kernels)
 
     def note_tuned(self, call: Call, chosen: Kernel, times: Sequence[tuple[Kernel, float]]) -> None:
-        """Take `chosen` for such calls from now on; `times` in milliseconds."""
+        """Use `chosen` for such calls from now on; `times` in milliseconds."""
         measured = {k.variant: Timing(k.digest, ms) for k, ms in times}
         self._tuned[signature(call)] = Tuned(chosen.variant, measured)
         self._unsaved = True
@@ -139,24 +140,23 @@ class Choices:
     def note_failure(
         self, kernel: Kernel, messages: Sequence[tuple[int, str]], *, wrong: bool = False
     ) -> None:
-        """Never take this shader again on this machine; `wrong`: it gave wrong numbers."""
+        """Never use this shader again on this machine; `wrong`: it gave wrong numbers."""
         reported = tuple(messages)
         self._failed[kernel.digest] = Failure(kernel.variant, kernel.label, reported, wrong=wrong)
         self._unsaved = True
 
     def note_proven(self, keys: Iterable[str]) -> None:
-        """These need no further proof on this machine."""
+        """Record shaders that need no further proof on this machine."""
         before = len(self._proven)
         self._proven.update(keys)
         self._unsaved |= len(self._proven) > before
 
     def give_up(self, call: Call, kernels: Sequence[Kernel]) -> GpuError | None:
-        """The error to raise where all of a call's candidates have failed; None where some have
-        not.
+        """Return the error if all of a call's candidates have failed; None otherwise.
 
-        Those that did not compile are forgotten then: with nothing to take instead, the next
-        attempt must try again, and what made them fail (a device short of memory) may have passed.
-        Wrong numbers do not pass.
+        Those that did not compile are forgotten then: with nothing else to use, the next attempt
+        must try again, and the cause (a device short of memory) may have passed. Wrong numbers are
+        not forgotten.
         """
         if any(k.digest not in self._failed for k in kernels):
             return None
@@ -197,7 +197,7 @@ class Choices:
 
 
 def _has_f16_cache(call: Call) -> bool:
-    """Whether it reads or writes a float16 cache, which float32 may replace."""
+    """Whether it uses a float16 cache, which float32 may replace."""
     states = (value for each, value in operands_of(call) if each.role == "state")
     return any(value.dtype == "f16" for value in states)
 
@@ -208,7 +208,7 @@ def _is_timed(kernel: Kernel, tuned: Tuned) -> bool:
 
 
 def _checked(record: Any, read: Any) -> list[tuple[str, Any]]:
-    """The sound ones of a mapping that was read back."""
+    """Return the valid entries of a mapping that was read back."""
     if not isinstance(record, dict):
         return []
     items = [(name, read(value)) for name, value in record.items() if isinstance(value, dict)]

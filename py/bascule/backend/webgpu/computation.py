@@ -1,4 +1,4 @@
-"""Programs on buffers that their caller owns: each run binds other ones, and nothing is copied."""
+"""Programs on buffers that their caller owns: each run binds others, and nothing is copied."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from bascule.backend.base import StateStore
 
 
-# Whether there was memory for smaller buffers, the read of what depends on them tells: asking for
-# each costs a call into JavaScript.
+# For smaller buffers an allocation failure shows when a result is read: asking for each costs a
+# call into JavaScript.
 _LARGE_NBYTES = 16 << 20
 
 
 async def grant_large(gpu: Gpu, buffers: Iterable[tuple[int, int]]) -> None:
-    """Wait until the large ones of these, each with its bytes, have memory; errors as `granted`."""
+    """Wait until the large ones of these buffers have memory; errors as `granted`."""
     large = {buffer for buffer, nbytes in buffers if nbytes >= _LARGE_NBYTES}
     if large:
         await gpu.granted(sorted(large))
 
 
 class GpuComputation:
-    """See `Computation`. Holds the parameters and the intermediate values; a run makes a tape of
-    its own, which binds its operands and results.
+    """See `Computation`. Holds parameters and intermediate values; each run records a tape of its
+    own, which binds operands and results.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class GpuComputation:
             self._gpu.free(self._owned.pop())
 
     def _take_slots(self) -> None:
-        """Memory for results that are no outputs; the plan shares it among them."""
+        """Allocate memory for results that are no outputs; the plan shares it among them."""
         program, outputs = self._program, {v.name for v in self._program.outputs}
         inner = [c.result for c in program.calls if c.result.name not in outputs]
         slots = {program.slots[value.name] for value in inner}
@@ -93,7 +93,7 @@ class GpuComputation:
 
 
 def buffer_of(store: StateStore) -> tuple[int, int]:
-    """The one tensor of a store: its buffer, and its bytes."""
+    """Return the buffer of a store's one tensor, and its bytes."""
     if not isinstance(store, GpuStates) or len(store.targets) != 1:
         raise InputError("run", "tensors of this device", type(store).__name__)
     ((name, buffer),) = store.targets.items()

@@ -1,8 +1,8 @@
-"""Waist 2: the verbs a WebGPU driver offers, in integers and bytes only.
+"""Waist 2: the verbs of a WebGPU driver, in integers and bytes only.
 
-Two drivers speak them: `gpu_native` (wgpu-py) and `gpu_browser` (Pyodide to web/bridge/). Neither
-imports numpy. Buffers, pipelines and tapes are named by integers: an index in the low bits, a
-generation in the high ones, so that a stale name is an error and never another object. Verbs that
+Two drivers implement them: `gpu_native` (wgpu-py) and `gpu_browser` (Pyodide to web/bridge/).
+Neither imports numpy. Buffers, pipelines and tapes are integers: an index in the low bits, a
+generation in the high ones, so that a stale handle is an error and never another object. Verbs that
 record are plain functions; verbs that wait are coroutines.
 
 A tape is an `array("i")` of 32-bit words:
@@ -11,10 +11,9 @@ A tape is an `array("i")` of 32-bit words:
     n_groups times:      pipeline, n_entries, n_entries times (binding, buffer, offset, size)
     n_dispatches times:  pipeline, group, x, y, z
 
-`offset` and `size` count 4-byte words (so that bindings past 2 GiB fit); `group` is the index of
-the bind group in this tape; x, y, z are workgroup counts. Dispatches run in order in one pass.
-
-The writes of a replay are one packed block of bytes, see `pack_writes`.
+`offset` and `size` count 4-byte words (so bindings past 2 GiB fit); `group` is the index of the
+bind group in this tape; x, y, z are workgroup counts. Dispatches run in order in one pass. The
+writes of a replay are one packed block of bytes, see `pack_writes`.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ WANTED_FEATURES = ("subgroups", "shader-f16", "timestamp-query")
 
 
 def gpu_tier(least: bool) -> Tier:
-    """The tier of a device that was asked for so."""
+    """Return the tier of a device opened with or without `least`."""
     return "webgpu-limited" if least else "webgpu"
 
 
@@ -51,21 +50,21 @@ class Gpu(Protocol):
 
     @property
     def lost(self) -> str:
-        """Why the device was lost; empty while it lives."""
+        """Why the device was lost; empty while it is usable."""
         ...
 
     @property
     def allocated_nbytes(self) -> int:
-        """Bytes of all buffers that exist, staging buffers included."""
+        """Bytes of all buffers, including staging buffers."""
         ...
 
     @property
     def memory(self) -> MemoryUse:
-        """The same with their peak, and by kind."""
+        """Those bytes with their peak, and by kind."""
         ...
 
     def mark_memory(self) -> None:
-        """Count `memory.marked_peak_nbytes` from now on."""
+        """Start counting `memory.marked_peak_nbytes`."""
         ...
 
     def limit_memory(self, budget: MemoryBudget | None) -> None:
@@ -84,7 +83,7 @@ class Gpu(Protocol):
 
     @property
     def n_pipelines(self) -> int:
-        """Pipelines that were compiled and not dropped."""
+        """Live pipelines."""
         ...
 
     @property
@@ -93,23 +92,22 @@ class Gpu(Protocol):
         ...
 
     def alloc(self, nbytes: int, *, uniform: bool = False, kind: MemoryKind = "programs") -> int:
-        """Make a zeroed buffer of `nbytes` (rounded up to 4), for storage or for uniforms.
+        """Allocate a zeroed buffer of `nbytes` (rounded up to 4), for storage or uniforms.
 
-        `memory` counts it under its `kind`.
-        GpuOutOfMemoryError where the device says at once that it has no memory for it; in a page
-        it says so later, see `granted`.
+        `memory` counts it under `kind`. GpuOutOfMemoryError if the device reports at once that it
+        has no memory; in a page that comes later, see `granted`.
         """
         ...
 
     async def granted(self, buffers: Iterable[int]) -> None:
-        """Wait until the device confirms that it has memory for all of these.
+        """Wait until the device confirms that it has memory for all of these buffers.
 
-        GpuOutOfMemoryError where it has none for one of them: only then may they be bound.
+        GpuOutOfMemoryError if it has none for one of them. Buffers may be bound only afterwards.
         """
         ...
 
     def trim(self) -> int:
-        """Free what is only reserved for the next time (staging buffers); returns the bytes."""
+        """Free cached staging buffers; return their bytes."""
         ...
 
     def free(self, buffer: int) -> None:
@@ -121,18 +119,18 @@ class Gpu(Protocol):
         ...
 
     def read(self, buffer: int, offset: int, into: Buffer) -> Awaitable[None]:
-        """Fill the writable `into` from a buffer as it is after all work queued so far.
+        """Fill the writable `into` from a buffer after all work queued so far.
 
-        The copy is queued by the call itself, so that work queued later cannot change what is
-        read; awaiting only waits. Raises GpuError for the first command the device has refused
+        The copy is queued by the call itself, so work queued later cannot change what is read;
+        awaiting only waits. Raises GpuError for the first command that the device has rejected
         since the last read.
         """
         ...
 
     def done(self) -> Awaitable[None]:
-        """Wait until the device has done all work that was queued before this call.
+        """Wait until the device has finished all work that was queued before this call.
 
-        Raises as `read` does, and DeviceLostError where the device was lost meanwhile.
+        Raises as `read` does, and DeviceLostError if the device was lost meanwhile.
         """
         ...
 
@@ -146,8 +144,8 @@ class Gpu(Protocol):
     ) -> int:
         """Compile an entry point with override `constants`.
 
-        `bindings` has a letter for each binding of group 0: u uniform, r read-only storage,
-        w read-write storage, - none. `label` names the shader file in errors (ShaderError).
+        `bindings` has a letter for each binding of group 0: u uniform, r read-only storage, w
+        read-write storage, - none. `label` names the shader file in errors (ShaderError).
         """
         ...
 
@@ -164,27 +162,27 @@ class Gpu(Protocol):
         ...
 
     def replay(self, tape: int, writes: Buffer = b"") -> None:
-        """Do the packed `writes`, then run the tape, in one submission.
+        """Apply the packed `writes` and run the tape, in one submission.
 
-        GpuError with the shader's file where a buffer of the tape has been freed.
+        GpuError with the shader's file if a buffer of the tape has been freed.
         """
         ...
 
     def run(self, words: array[int], writes: Buffer = b"") -> None:
-        """Do the packed `writes`, then run a tape once: one call, one submission.
+        """Apply the packed `writes` and run a tape once, in one call and one submission.
 
         GpuError as `record` and `replay`.
         """
         ...
 
     async def start_profile(self) -> None:
-        """Measure from now on: each dispatch in a pass of its own, between two timestamps, where
-        the device has them, else each submission until the queue has done it.
+        """Start measuring: each dispatch in a pass of its own, between two timestamps, if the
+        device has them; else each submission until it is done.
         """
         ...
 
     async def stop_profile(self) -> GpuProfile:
-        """End the measuring, and wait for what it has measured. InputError where none runs."""
+        """Stop measuring, after all work queued so far. InputError if no profile is running."""
         ...
 
     def destroy(self) -> None:
@@ -195,8 +193,8 @@ class Gpu(Protocol):
 def pack_writes(writes: Sequence[tuple[int, int, Buffer]]) -> bytearray:
     """Pack (buffer, offset, data) triples for `Gpu.replay`.
 
-    Layout: n, then n times (buffer, offset in bytes, nbytes) as int32, then each data in turn,
-    each a multiple of 4 bytes long.
+    Layout: n, then n times (buffer, offset in bytes, nbytes) as int32, then each data in turn, each
+    a multiple of 4 bytes long.
     """
     views = [(buffer, offset, memoryview(data).cast("B")) for buffer, offset, data in writes]
     head = [len(views)]

@@ -44,12 +44,12 @@ _MODULES = ("device", "gpu", *_PARTS)
 
 
 async def open_browser(*, early: bool = True, least: bool = False) -> BrowserGpu:
-    """Open the page's device with its adapter's own limits and the features that kernels know.
+    """Open the page's device with its adapter's limits and the features that kernels use.
 
-    At `least` with none of the features and the limits that every device grants; then the adapter
-    may be one of WebGPU's compatibility mode. `early` takes the device that web/early.js has opened
-    meanwhile, which is never one of the least; False leaves it for the model.
-    TierUnavailableError when the browser has no WebGPU, shows it no adapter, or gives no device.
+    With `least` it has no features and the default limits; then the adapter may be in WebGPU's
+    compatibility mode. `early` takes the device that web/early.js has opened meanwhile, which never
+    is a `least` one; False leaves it for the model. TierUnavailableError if the browser has no
+    WebGPU, no adapter, or gives no device.
     """
     limits, features = _json(WANTED_LIMITS), _json(WANTED_FEATURES)
     opened_early = await _take_early(limits + features) if early and not least else None
@@ -64,12 +64,12 @@ async def open_browser(*, early: bool = True, least: bool = False) -> BrowserGpu
 
 
 def _json(names: Sequence[str]) -> str:
-    """As JavaScript writes it, so that the two can be compared."""
+    """Encode as JavaScript does, so that the texts can be compared."""
     return json.dumps(names, separators=(",", ":"))
 
 
 async def _take_early(asked: str) -> Any | None:
-    """The device that web/early.js opened while Python started, once; None if asked otherwise."""
+    """Take the device of web/early.js, once; None if another was asked for."""
     promise = getattr(js.globalThis, "basculeEarly", None)
     js.globalThis.basculeEarly = None
     early: Any = await promise if promise else None
@@ -98,12 +98,12 @@ def _describe(info: Mapping[str, Any]) -> AdapterInfo:
 
 
 class BrowserGpu:
-    """A page's device that speaks `gpu.Gpu`. Every verb is one call into JavaScript."""
+    """A page's device that implements `gpu.Gpu`. Every verb is one call into JavaScript."""
 
     def __init__(self, bridge: Any) -> None:
         self.bridge = bridge
         self.adapter = _describe(json.loads(bridge.info))
-        # Bound once: looking an attribute up crosses into JavaScript too.
+        # Bound once: looking up an attribute is a call into JavaScript, too.
         self._alloc = bridge.alloc
         self._free = bridge.free
         self._write = bridge.write
@@ -130,7 +130,7 @@ class BrowserGpu:
         self._budget = budget
 
     def _claim(self, verb: str, size: int) -> None:
-        """Raise GpuOutOfMemoryError where so many more bytes do not fit the budget."""
+        """Raise GpuOutOfMemoryError if that many more bytes do not fit the budget."""
         budget = self._budget
         if budget is not None and not budget.admits(size, lambda: self.allocated_nbytes, self.trim):
             raise GpuOutOfMemoryError(verb, size, detail=budget.used(self.allocated_nbytes))
@@ -149,7 +149,7 @@ class BrowserGpu:
 
     @property
     def crossings(self) -> int:
-        """Calls of verbs from Python so far."""
+        """Verb calls from Python so far."""
         return int(self.bridge.crossings)
 
     def alloc(self, nbytes: int, *, uniform: bool = False, kind: MemoryKind = "programs") -> int:
@@ -161,7 +161,7 @@ class BrowserGpu:
         return int(self._call("alloc", self._alloc, size, uniform, kind))
 
     async def granted(self, buffers: Iterable[int]) -> None:
-        """See `Gpu.granted`; in plain code the read finds out."""
+        """See `Gpu.granted`; in synchronous code the read reports it."""
         if IN_PLAIN_CODE.get():
             return
         await self._wait("alloc", self.bridge.granted, array("i", buffers))
@@ -176,7 +176,7 @@ class BrowserGpu:
         self._call("write", self._write, buffer, offset, data)
 
     def read(self, buffer: int, offset: int, into: Buffer) -> Awaitable[None]:
-        """See `Gpu.read`; in plain code it is done within the call."""
+        """See `Gpu.read`; in synchronous code it completes within the call."""
         if IN_PLAIN_CODE.get():
             return self._read_now(buffer, offset, into)
         nbytes = memoryview(into).nbytes
@@ -198,7 +198,7 @@ class BrowserGpu:
         label: str,
         entry: str = "main",
     ) -> int:
-        """See `Gpu.pipeline`; in plain code it is compiled within the call."""
+        """See `Gpu.pipeline`; in synchronous code it compiles within the call."""
         recipe = wgsl, json.dumps(dict(constants)), bindings, label, entry
         if IN_PLAIN_CODE.get():
             return int(self._call("pipeline", self.bridge.pipelineNow, *recipe))
@@ -210,9 +210,10 @@ class BrowserGpu:
         return int(answer)
 
     async def screen(self, canvas: Any, width: int, height: int) -> Any:
-        """A canvas of the page, whose `show` copies a buffer's words into it: bridge/screen.js.
+        """Prepare a canvas of the page, whose `show` copies a buffer's words into it:
+        bridge/screen.js.
 
-        InputError where it cannot be one of this device.
+        InputError if it cannot be used with this device.
         """
         module = await bridge_module("bridge/screen.js")
         try:
@@ -253,7 +254,7 @@ class BrowserGpu:
         return _profile_from(json.loads(result))
 
     def _call(self, verb: str, function: Any, *arguments: object) -> Any:
-        """What JavaScript returns; the errors of its device as ours."""
+        """Call JavaScript; convert errors of its device."""
         try:
             return function(*arguments)
         except JsException as error:
@@ -284,7 +285,7 @@ class BrowserGpu:
 
 
 def _profile_from(fields: Mapping[str, Any]) -> GpuProfile:
-    """What web/bridge/profile.js gives as JSON."""
+    """Parse the JSON of web/bridge/profile.js."""
     return GpuProfile(
         fields["timed"],
         fields["seconds"],

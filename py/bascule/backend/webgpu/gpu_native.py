@@ -43,11 +43,10 @@ _STAGING_KEPT_NBYTES = 64 << 20
 
 
 async def open_native(*, least: bool = False) -> NativeGpu:
-    """Open a device through wgpu-py, on the adapter that wgpu calls high-performance.
+    """Open a device through wgpu-py, on the high-performance adapter.
 
-    With the adapter's own limits and the features that kernels know, or at `least` with none of
-    them and the limits that every device grants. TierUnavailableError when there is no adapter or
-    no device.
+    With the adapter's limits and the features that kernels use, or with `least` none of them and
+    the default limits. TierUnavailableError if there is no adapter or no device.
     """
     tier = gpu_tier(least)
     adapter, version = await find_adapter(tier)
@@ -69,7 +68,7 @@ def _own_limits(adapter: Any) -> dict[str, int]:
 
 
 def _least_limits(adapter: Any) -> dict[str, int]:
-    """Requested by name: for a limit that is not named wgpu-py requests the adapter's own.
+    """Request the default limits by name: wgpu-py requests the adapter's own for the others.
 
     An adapter of an older API (OpenGL) may fall short of the specification, and is used as it is.
     """
@@ -81,9 +80,9 @@ def _least_limits(adapter: Any) -> dict[str, int]:
 
 
 async def find_adapter(tier: Tier = "webgpu") -> tuple[Any, str]:
-    """The adapter that wgpu calls high-performance, and the version of wgpu-py.
+    """Return the high-performance adapter, and the version of wgpu-py.
 
-    TierUnavailableError, of the `tier` that it is for, when there is none.
+    TierUnavailableError, for that `tier`, if there is none.
     """
     if "XDG_RUNTIME_DIR" not in os.environ:  # the Vulkan loader complains on stderr without it
         os.environ["XDG_RUNTIME_DIR"] = tempfile.gettempdir()
@@ -107,7 +106,7 @@ async def find_adapter(tier: Tier = "webgpu") -> tuple[Any, str]:
 def adapter_facts(
     info: Mapping[str, Any], features: Any, limits: Mapping[str, int]
 ) -> dict[str, Any]:
-    """What wgpu-py reports of an adapter, by the specification's names."""
+    """Return what wgpu-py reports of an adapter, by the specification's names."""
 
     specified = {theirs: ours for ours, theirs in FEATURE_SPELLING.items()}
 
@@ -164,7 +163,7 @@ def _describe(
         software=info["adapter_type"] == "CPU",
         features=frozenset(features),
         limits=granted,
-        # The description holds the driver's version.
+        # The description contains the driver's version.
         identity=json.dumps(
             [*words, sorted(features), granted, f"wgpu {version}", *(("least",) if least else ())]
         ),
@@ -183,7 +182,7 @@ class _Tape:
 
 
 class NativeGpu:
-    """A wgpu-py device that speaks `gpu.Gpu`."""
+    """A wgpu-py device that implements `gpu.Gpu`."""
 
     def __init__(self, device: Any, adapter: AdapterInfo) -> None:
         self.adapter = adapter
@@ -219,7 +218,7 @@ class NativeGpu:
         self._memory.budget = budget
 
     def _claim(self, verb: str, size: int) -> None:
-        """Raise GpuOutOfMemoryError where so many more bytes do not fit the budget."""
+        """Raise GpuOutOfMemoryError if that many more bytes do not fit the budget."""
         if why := self._memory.excess(size, self.trim):
             raise GpuOutOfMemoryError(verb, size, detail=why)
 
@@ -250,7 +249,7 @@ class NativeGpu:
         return handle
 
     async def granted(self, buffers: Iterable[int]) -> None:
-        """See `Gpu.granted`: `alloc` has raised already where there was none."""
+        """See `Gpu.granted`: `alloc` has already raised."""
         for buffer in buffers:
             self._buffers.get(buffer)
 
@@ -291,7 +290,7 @@ class NativeGpu:
 
     def done(self) -> Awaitable[None]:
         """See `Gpu.done`: wgpu-py 0.32 cannot call its own `on_submitted_work_done_async`, so this
-        maps a staging buffer that a command behind that work clears.
+        maps a staging buffer that a command after that work clears.
         """
         self._check_alive()
 
@@ -472,7 +471,7 @@ class NativeGpu:
         return encoder.finish()
 
     def _refused(self, tape: _Tape) -> str:
-        """The shader file of the first dispatch that is refused by itself; empty if none is."""
+        """Return the shader file of the first dispatch that is rejected alone; empty if none is."""
         for dispatch, label in zip(tape.dispatches, tape.labels, strict=True):
             try:
                 self._encoded(tape, [dispatch])
@@ -481,7 +480,7 @@ class NativeGpu:
         return ""
 
     def _check_buffers(self, tape: _Tape) -> None:
-        """GpuError if one was freed since: wgpu would abort the process at its use."""
+        """GpuError if a buffer was freed since: wgpu would abort the process when it is used."""
         if tape.checked == self._frees:
             return
         for buffer, label in tape.used:
@@ -517,14 +516,14 @@ class NativeGpu:
     def _gpu_error(
         self, verb: str, error: Exception, nbytes: int | None = None, label: str = ""
     ) -> GpuError:
-        """Our error for one of wgpu's; notes a lost device."""
+        """Convert one of wgpu's errors; records a lost device."""
         if isinstance(error, GpuError):
             return error
         text = " ".join(str(error).split())
         if "device is lost" in text.lower() or "device lost" in text.lower():
             self.lost = text
             return DeviceLostError(text)
-        # wgpu-native 27 calls it a validation error, in the words of wgpu-core.
+        # wgpu-native 27 reports it as a validation error, in the words of wgpu-core.
         if isinstance(error, MemoryError) or "Not enough memory left" in text:
             return GpuOutOfMemoryError(verb, nbytes, detail=text)
         return GpuError(verb, text, label=label)
@@ -583,7 +582,7 @@ class NativeGpu:
 
 
 def _shader_error(label: str, text: str) -> ShaderError:
-    """Turn a compiler's report into (line, message)."""
+    """Convert a compiler's report to (line, message)."""
     place = _PLACE.search(text)
     match = re.search(r"error: (.+)", text) or re.search(r"Caused by:\s+(.+)", text)
     line, column = (int(place.group(1)), int(place.group(2))) if place else (0, 0)

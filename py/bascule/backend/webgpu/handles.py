@@ -1,4 +1,4 @@
-"""Integer names for driver objects: an index in the low bits, a generation in the high ones."""
+"""Integer handles of driver objects: an index in the low bits, a generation in the high ones."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _GENERATIONS = 1 << (31 - INDEX_BITS)
 
 
 class Handles(Generic[T]):
-    """A table of live objects. A name that was freed is refused, even after its index is reused.
+    """A table of live objects. A freed handle is rejected, even after its index is reused.
 
-    Names stay below 2**31 so that they fit the int32 words of a tape; 0 is never a name.
+    Handles stay below 2**31 so that they fit the int32 words of a tape; 0 is never a handle.
     """
 
     def __init__(self, kind: str) -> None:
@@ -32,7 +32,7 @@ class Handles(Generic[T]):
         return self._find(name) is not None
 
     def add(self, item: T) -> int:
-        """Name an object."""
+        """Return a handle of an object."""
         if self._free:
             index = self._free.pop()
             self._objects[index] = item
@@ -45,7 +45,7 @@ class Handles(Generic[T]):
         return (self._generations[index] << INDEX_BITS) | index
 
     def get(self, name: int) -> T:
-        """The object of a live name; GpuError for any other."""
+        """Return the object of a live handle; GpuError for any other."""
         item = self._find(name)
         if item is not None:
             return item
@@ -60,7 +60,7 @@ class Handles(Generic[T]):
         return None
 
     def remove(self, name: int) -> T:
-        """Forget a name and return its object."""
+        """Remove a handle and return its object."""
         item = self.get(name)
         index = name & _INDEX_MASK
         self._objects[index] = None
@@ -69,7 +69,7 @@ class Handles(Generic[T]):
         return item
 
     def clear(self) -> list[T]:
-        """Forget all names and return the live objects."""
+        """Remove all handles and return the live objects."""
         live = [item for item in self._objects if item is not None]
         for index, item in enumerate(self._objects):
             if item is not None:

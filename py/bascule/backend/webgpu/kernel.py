@@ -1,4 +1,4 @@
-"""A kernel: one shader made ready for one call, and what is known of the other candidates."""
+"""A kernel: one shader made ready for one call, and the interface that ranks its candidates."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Numbers = Mapping[str, int | float]
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One call on one adapter. Equal `key`s share a pipeline.
+    """One call on one adapter. Kernels with equal `key`s share a pipeline.
 
-    `variant` names it among the candidates of its call, on every machine the same way.
+    `variant` names it among the candidates of its call, the same way on every machine.
     """
 
     name: str
@@ -40,29 +40,29 @@ class Kernel:
 
     @property
     def wgsl(self) -> str:
-        """The final text."""
+        """The linked text."""
         return self.linked.wgsl
 
     @property
     def bindings(self) -> str:
-        """A letter a binding, as `Gpu.pipeline` takes them."""
+        """A letter per binding, as `Gpu.pipeline` takes them."""
         return self.linked.bindings
 
     @property
     def digest(self) -> str:
-        """Tells whether it is still the same shader: of its text, constants and bindings."""
+        """Identifies the shader: its text, constants and bindings."""
         return _digest(self.wgsl, tuple(sorted(self.constants.items())), self.bindings)
 
     def params(self, sizes: Sizes) -> bytes:
-        """The uniform block for the actual sizes of a run."""
+        """Return the uniform block for the actual sizes of a run."""
         return self.linked.pack(self._numbers(sizes))
 
     def launch(self) -> Workgroups:
-        """Workgroup counts at the largest sizes; a kernel ends early past the actual ones."""
+        """Return workgroup counts at the largest sizes; a kernel ends early past the actual."""
         return self._launch()
 
 
-# Ways to make a kernel for one call, the default first.
+# Functions that make a kernel for one call, the default first.
 Variants = Sequence[Callable[[], Kernel]]
 
 
@@ -70,11 +70,11 @@ class Ranking(Protocol):
     """What is known of the candidates on this device; see `choices.Choices`."""
 
     def knows(self, call: Call) -> bool:
-        """Whether anything speaks against the default; cheap."""
+        """Whether anything is known that could replace the default; cheap."""
         ...
 
     def first(self, call: Call, kernels: Sequence[Kernel]) -> Kernel:
-        """The one to take."""
+        """Return the kernel to use."""
         ...
 
 
@@ -90,12 +90,13 @@ def make_kernel(
     consts: tuple[tuple[str, int], ...] = (),
     enables: str = "",
 ) -> Kernel:
-    """The kernel shaders/<name>.wgsl with these parts for `call`; `variant` is what else names it.
+    """Make the kernel shaders/<name>.wgsl with these parts for `call`; `variant` completes its
+    name.
 
     `numbers` gives the fields of its Params, `launch` its workgroups.
     """
     constants = constants or {}
-    # What the result takes over is bound as the result.
+    # An operand whose memory the result takes over is bound as the result.
     over = onto_of(call)
     operands = (*(o for o in call.operands if o is not None and o is not over), call.result)
     key = (name, parts, consts, enables, tuple(sorted(constants.items())))

@@ -1,8 +1,8 @@
-"""The kernel table: which shaders, parts and constants serve a call on an adapter.
+"""The kernel table: the shaders, parts and constants for a call on an adapter.
 
-One function an op. Each returns the variants that can compute a call, the default first. A
-variant makes a `Kernel`: linked text, override constants, the operands in binding order, and how
-its parameters and its launch follow from the shapes.
+One function per op. Each returns the variants that can compute a call, the default first. A variant
+makes a `Kernel`: linked text, override constants, the operands in binding order, and how its
+parameters and launch follow from the shapes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from bascule.program.program import Call, Sizes
 # A linear kernel and its lanes in x and y.
 Shape = tuple[str, int, int]
 
-# Key and value tiles of attention_tile may take this much workgroup memory: WebGPU's least limit.
+# Workgroup memory for attention_tile's key and value tiles: WebGPU's default limit.
 _TILE_NBYTES = 16384
-# Rows and columns that a lane owns.
+# Rows and columns per lane.
 _SIDES = {"linear_block": 8, "linear_tile": 4}
 _LINEAR_SHAPES: tuple[Shape, ...] = (
     ("linear_block", 8, 8),
@@ -55,12 +55,12 @@ _LINEAR_SHAPES: tuple[Shape, ...] = (
 
 
 def candidates(call: Call, adapter: AdapterInfo) -> tuple[Kernel, ...]:
-    """Every kernel that can serve a call, the default first. Pure."""
+    """Return every kernel that can compute a call, the default first. Pure."""
     return tuple(make() for make in _ROWS[call.op](call, adapter))
 
 
 def select(call: Call, adapter: AdapterInfo, ranking: Ranking | None = None) -> Kernel:
-    """Choose the kernel for a call. Pure; the texts are linked once a process."""
+    """Choose the kernel for a call. Pure; texts are linked once per process."""
     if ranking is not None and ranking.knows(call):
         return ranking.first(call, candidates(call, adapter))
     return _ROWS[call.op](call, adapter)[0]()
@@ -108,14 +108,14 @@ def _linear(call: Call, adapter: AdapterInfo) -> Variants:
 def _linear_default(rows: int, adapter: AdapterInfo) -> Shape:
     if adapter.software:
         return "linear_block", 8, 8
-    # Few rows: a flat tile wastes fewer lanes on rows that are not there.
+    # Few rows: a flat tile wastes fewer lanes on missing rows.
     if rows <= 16 or adapter.limits["maxComputeInvocationsPerWorkgroup"] < 256:
         return "linear_tile", 16, 4
     return "linear_tile", 16, 16
 
 
 def _linear_fits(shape: Shape, rows: int, adapter: AdapterInfo) -> bool:
-    """Whether the device takes that workgroup, and it is not mostly rows that are not there."""
+    """Whether the device allows that workgroup, and most of its rows exist."""
     name, lanes_x, lanes_y = shape
     side = _SIDES[name]
     tiles_nbytes = side * (lanes_x + lanes_y) * 5 * 16 if name == "linear_tile" else 0
@@ -194,7 +194,7 @@ def _activate(call: Call, adapter: AdapterInfo) -> Variants:
 
 
 def _repeating(call: Call, adapter: AdapterInfo) -> Variants:
-    """The op's own kernel, a lane an element; its second operand is repeated."""
+    """The op's own kernel, a lane per element; its second operand is repeated."""
     del adapter
     x, y = call.result, operand(call, 1)
 

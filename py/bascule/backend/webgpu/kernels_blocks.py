@@ -1,6 +1,6 @@
 """Rows of the kernel table for weights that stay in their file's blocks on the device.
 
-All kernels walk K by runs of 32 weights; the part in the slot `weights` reads the format.
+All kernels walk K in runs of 32 weights; the part in the slot `weights` reads the format.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from bascule.errors import InputError
 from bascule.program.program import Call, Sizes, Value
 
 RUN = 32
-# Rows of weights that a lane owns: eight columns, or four and their gates.
+# Rows of weights per lane: eight columns, or four and their gates.
 _WIDTH = 8
-# The parts in the slot `weights`, of formats that a kernel reads by runs.
+# The parts in the slot `weights` for formats that are read by runs.
 _WEIGHTS: Mapping[DType, tuple[str, ...]] = {
     "f32": ("runs", "weights_f32"),
     "f16": ("runs", "weights_f16"),
@@ -35,11 +35,11 @@ _WEIGHTS: Mapping[DType, tuple[str, ...]] = {
 _LANES = (8,)
 _GROUPS = (64, 128, 32)
 _TILES = ((8, 8), (8, 4), (8, 16))
-# Bytes of a row of weights in a tile, padding and scales included.
+# Bytes of a row of weights in a tile, with padding and scales.
 _TILE_ROWS = {"f32": 9 * 16, "f16": 9 * 8 + 16}
-# float16 holds these weights, or the integers of blocks, exactly.
+# float16 holds these weights, or the integers of their blocks, exactly.
 _EXACT_IN_F16 = frozenset(_WEIGHTS) - {"f32", "bf16"}
-# Up to so many rows the kernels for few rows serve by default, and are worth a try.
+# Up to this many rows the kernels for few rows are the default, and are candidates.
 _FEW, _SOME = 4, 16
 
 
@@ -110,13 +110,13 @@ def token_embedding(call: Call, adapter: AdapterInfo) -> Variants:
 
 
 def _part_of_table(call: Call, table: Value) -> Numbers:
-    """Which rows of which table an embedding has: `first`, `rows` and `whole`."""
+    """Return which rows of which table an embedding has: `first`, `rows` and `whole`."""
     rows = table.limits[0]
     return {"first": call.whole("first"), "rows": rows, "whole": call.whole("whole") or rows}
 
 
 def _runs(weight: Value) -> int:
-    """Runs a row; InputError where a format that is read by runs does not come out even."""
+    """Return the runs per row; InputError if a format that is read by runs has a remainder."""
     inner = weight.limits[1]
     if inner % RUN and weight.dtype != "f32":
         raise InputError(f"weight {weight.name}", f"rows of a multiple of {RUN}", f"{inner}")
@@ -126,7 +126,7 @@ def _runs(weight: Value) -> int:
 def _variants(
     call: Call, adapter: AdapterInfo, columns: tuple[str, ...], per_lane: int
 ) -> Variants:
-    """Candidates; `columns` are the parts of that slot, `per_lane` a lane's columns of y."""
+    """Return candidates; `columns` are the parts of that slot, `per_lane` a lane's columns of y."""
     x, weight, y = operand(call, 0), operand(call, 1), call.result
     cols, runs = y.limits[-1], _runs(weight)
     rows = prod(x.limits[:-1])
@@ -183,7 +183,7 @@ def _variants(
         if _tile_fits(kind, tile, rows, adapter)
     ]
     few = [*lanes, *groups] if adapter.software else [*groups, *lanes]
-    # On a CPU no barrier pays, and tiles take seconds to compile.
+    # On a CPU barriers do not pay off, and tiles take seconds to compile.
     many = blocks if adapter.software else [*tiles, *blocks]
     if rows <= _FEW:
         return few if rows == 1 else [*few, *many]
@@ -191,19 +191,19 @@ def _variants(
 
 
 def _tile_kinds(dtype: DType, adapter: AdapterInfo) -> tuple[str, ...]:
-    """The parts in the slot `tile`: f16 where the adapter has it and nothing is lost.
+    """Return the parts in the slot `tile`: f16 if the adapter has it and nothing is lost.
 
-    Halves are not the default anywhere: which is faster depends on the adapter's registers and
-    memory banks, and tuning finds out.
+    float16 is the default nowhere: which is faster depends on the adapter's registers and memory
+    banks, and tuning finds out.
     """
     f16 = "shader-f16" in adapter.features and dtype in _EXACT_IN_F16
     return ("f32", "f16") if f16 else ("f32",)
 
 
 def _tile_fits(kind: str, tile: tuple[int, int], rows: int, adapter: AdapterInfo) -> bool:
-    """Whether the device takes that tile, and it is not mostly rows that are not there."""
+    """Whether the device allows that tile, and most of its rows exist."""
     lanes_x, lanes_y = tile
-    # A row of x takes its 8 vec4s, padding and, with f16, two sums.
+    # A row of x takes 8 vec4s, padding and, with f16, two sums.
     x_nbytes = 4 * lanes_y * (9 * 16 + (8 if kind == "f16" else 0))
     tiles_nbytes = _WIDTH * lanes_x * _TILE_ROWS[kind] + x_nbytes
     return fits(adapter, lanes_x * lanes_y, tiles_nbytes) and (lanes_y <= 4 or 2 * lanes_y < rows)

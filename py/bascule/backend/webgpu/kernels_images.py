@@ -1,4 +1,4 @@
-"""Rows of the kernel table for the ops on images."""
+"""Rows of the kernel table for ops on images."""
 
 from __future__ import annotations
 

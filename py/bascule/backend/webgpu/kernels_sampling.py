@@ -9,13 +9,13 @@ from bascule.backend.webgpu.kernel import Numbers, Variants
 from bascule.backend.webgpu.launch import a_lane_each, by_workgroup, fits, one_workgroup, operand
 from bascule.program.program import Call, Sizes
 
-# Of ids, in sample_token: at most so many blocks, of no fewer ids.
+# Blocks of ids in sample_token: their largest number, and their smallest size.
 _BLOCKS = 512
 _LEAST_BLOCK = 32
 
 
 def _logits(call: Call, sizes: Sizes) -> dict[str, int]:
-    """How many logits there are, and how many slots for tokens."""
+    """Return the number of logits, and of slots for tokens."""
     n = operand(call, 0).sizes(sizes)[1]
     return {"n": n, "slots": operand(call, 1).sizes(sizes)[0]}
 

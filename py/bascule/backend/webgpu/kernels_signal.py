@@ -1,4 +1,4 @@
-"""Rows of the kernel table for the ops on signals and on what follows step by step."""
+"""Rows of the kernel table for ops on signals and recurrent ops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bascule.backend.webgpu.launch import (
 )
 from bascule.program.program import Call, Sizes
 
-# Rounds of loops that lavapipe grants an invocation, nested ones counted.
+# Loop iterations that lavapipe grants an invocation, including nested ones.
 _MOST_ROUNDS = 65_535
 
 
@@ -62,7 +62,7 @@ def _lstm(call: Call, adapter: AdapterInfo) -> Variants:
         return {"steps": call.result.sizes(sizes)[0]}
 
     def rounds(lanes: int) -> int:
-        """Of its loops in one lane, at the most."""
+        """Return the most loop iterations in one lane."""
         steps, units = call.result.limits[0], -(-size // lanes)
         return 1 + units + steps * (1 + units * (3 + size // 4 + size % 4))
 

@@ -1,4 +1,4 @@
-"""Rows of the kernel table for language models: what happens between the linear layers."""
+"""Rows of the kernel table for language models: everything between the linear layers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from bascule.program.ops import MOST_AXES, MOST_JOINED
 from bascule.program.ops.parts import part_of
 from bascule.program.program import Call, Dim, Sizes, Value
 
-# Queries of a KV head up to which, on hardware, each has a workgroup of its own.
+# Up to this many queries per KV head each has a workgroup of its own on hardware.
 _FEW_ROWS = 16
-# Kernels of matmul: rows and columns of the result that a lane owns, and whether there are slots.
+# Kernels of matmul: rows and columns of the result per lane, and whether there are slots.
 _MATMULS = {"matmul": (4, 4, False), "matmul_block": (8, 8, True), "matmul_row": (1, 4, True)}
-# Rows of a matrix up to which matmul_row comes first.
+# Rows of a matrix up to which matmul_row is the default.
 _ROWS_ALONE = 3
 
 
@@ -72,7 +72,7 @@ def _matmul(call: Call, adapter: AdapterInfo) -> Variants:
 
 
 def _matmul_parts(x: Value, y: Value, *, transposed: bool) -> tuple[str, str]:
-    """How x and y are read: by vec4s where all their rows are whole ones."""
+    """Return how x and y are read: by vec4s if all their rows are multiples of 4."""
     inner, cols = x.shape[-1], y.shape[-1]
     if isinstance(inner, Dim) or inner % 4:
         return "left_any", "right_any"
@@ -225,7 +225,7 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
                 yield partial(make, "block", lanes, rows, keys)
 
     if adapter.software:
-        # Queries and sums stay in registers, in tiles of 16 columns, eight at most.
+        # Queries and sums stay in registers, in tiles of 16 columns, at most eight.
         tiled = size % 16 == 0 and size <= 128
         groups = [partial(make, "group", n, 4) for n in (8, 4)] if tiled else []
         return [*groups, *make_blocks((8, 32), least=8)]
@@ -233,7 +233,7 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
         partial(make, "split", n) for n in (64, 32, 128, 16) if fits(adapter, n, n * (4 * size + 8))
     ]
     blocks = [*make_blocks((32, 32), (16, 32), (16, 64), (64, 16), least=64)]
-    # Where a block would be mostly rows that are not there, more lanes share a row's keys.
+    # If most rows of a block would be missing, more lanes share a row's keys.
     return [*splits, *blocks] if rows_limit <= _FEW_ROWS else [*blocks, *splits]
 
 

@@ -14,25 +14,25 @@ _MOST_WORKGROUPS = 65535
 
 
 def flat(lanes: int, workgroup: int) -> Workgroups:
-    """Workgroups for `lanes` lanes in a row, folded into y past the limit of one dimension."""
+    """Workgroups for `lanes` lanes, folded into y past the limit of one dimension."""
     return folded(-(-lanes // workgroup))
 
 
 def folded(groups: int) -> Workgroups:
-    """So many workgroups in a row, folded into y past the limit of one dimension."""
+    """That many workgroups, folded into y past the limit of one dimension."""
     x = min(groups, _MOST_WORKGROUPS)
     return x, -(-groups // x), 1
 
 
 def operand(call: Call, index: int) -> Value:
-    """An operand that the op cannot do without."""
+    """Return an operand that is not optional."""
     value = call.operands[index]
     assert value is not None  # the graph refuses calls without their required operands
     return value
 
 
 def reduces(adapter: AdapterInfo) -> list[tuple[str, str]]:
-    """The parts for the reduce slot, best first, and the directives each needs."""
+    """Return the parts for the reduce slot, best first, and the directives each needs."""
     shared = ("reduce_shared", "")
     if "subgroups" not in adapter.features:
         return [shared]
@@ -40,7 +40,7 @@ def reduces(adapter: AdapterInfo) -> list[tuple[str, str]]:
 
 
 def fits(adapter: AdapterInfo, lanes: int, nbytes: int = 0) -> bool:
-    """Whether a workgroup of so many lanes and bytes may be."""
+    """Whether a workgroup of that many lanes and bytes is allowed."""
     limits = adapter.limits
     return (
         lanes <= limits["maxComputeInvocationsPerWorkgroup"]
@@ -58,8 +58,8 @@ def a_lane_each(
     parts: tuple[str, ...] = (),
     constants: Mapping[str, float] | None = None,
 ) -> Variants:
-    """The one kernel of `name`, by default the op's, with a lane for each element of the result, or
-    so many `lanes`; `workgroup` is what its shader says.
+    """Return the one kernel of `name`, by default the op's, with a lane per element of the result,
+    or with `lanes`; `workgroup` is its shader's size.
     """
     n = prod(call.result.limits) if lanes is None else lanes
     launch = partial(flat, n, workgroup)
@@ -70,7 +70,7 @@ def a_lane_each(
 def elementwise(
     call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = (), **fields: str
 ) -> Variants:
-    """The op's own kernel, a lane an element; `fields` of Params are attributes by their names."""
+    """Return the op's own kernel, a lane per element; `fields` of Params are attributes by name."""
     del adapter
 
     def numbers(sizes: Sizes) -> Numbers:
@@ -90,7 +90,7 @@ def by_workgroup(
     parts: tuple[str, ...] = (),
     consts: tuple[tuple[str, int], ...] = (),
 ) -> Variants:
-    """The kernel of `name`, by default the op's, for each number of lanes in a workgroup."""
+    """Return the kernel of `name`, by default the op's, for each workgroup size."""
 
     def make(lanes: int) -> Kernel:
         return make_kernel(
@@ -108,13 +108,13 @@ def by_workgroup(
 
 
 def one_workgroup(lanes: int) -> Workgroups:
-    """The launch of a kernel whose only workgroup has so many lanes."""
+    """The launch of a kernel with one workgroup."""
     del lanes
     return 1, 1, 1
 
 
 def normalise_groups(call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = ()) -> Variants:
-    """The kernel of the op's name with a workgroup a row, for each part in its reduce slot."""
+    """Return the op's kernel with a workgroup per row, for each part in its reduce slot."""
     rows = prod(call.result.limits) // _run(call)
 
     def make(reduce: str, enables: str) -> Kernel:
@@ -132,7 +132,7 @@ def normalise_groups(call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = 
 
 
 def normalise_rows(call: Call, adapter: AdapterInfo, parts: tuple[str, ...] = ()) -> Variants:
-    """The same and the kernel with a lane a row, which is first on adapters that run on a CPU."""
+    """Return the same and the kernel with a lane per row, which is the default on CPU adapters."""
     rows = prod(call.result.limits) // _run(call)
 
     numbers, name = partial(_row_numbers, call), f"{call.op}_lane"
@@ -149,6 +149,6 @@ def _row_numbers(call: Call, sizes: Sizes) -> Numbers:
 
 
 def _run(call: Call) -> int:
-    """Numbers that are normalised together: as many as the weight has, else the last axis."""
+    """Return how many numbers are normalized together: the weight's length, else the last axis."""
     weight = call.operands[1] if len(call.operands) > 1 else None
     return call.result.limits[-1] if weight is None else weight.limits[-1]

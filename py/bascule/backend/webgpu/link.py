@@ -1,7 +1,7 @@
-"""Linking WGSL: a kernel, the parts in its slots, generated constants. No text is ever rewritten.
+"""Link WGSL: a kernel, the parts in its slots, generated constants. No text is ever rewritten.
 
-The kernel's own text comes first and directives share its first line, so that a compiler's line
-numbers are those of the kernel's file.
+The kernel's own text comes first and directives share its first line, so a compiler's line numbers
+are those of the kernel's file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LETTERS: Mapping[tuple[str, str | None], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """The final text, and what it says of its own bindings and parameters.
+    """The linked text, with its bindings and parameters.
 
     `bindings` as `Gpu.pipeline` takes it; `params` lists the fields of `struct Params`.
     """
@@ -37,13 +37,13 @@ class Linked:
     params: tuple[tuple[str, str], ...]
 
     def pack(self, values: Mapping[str, int | float]) -> bytes:
-        """The Params struct as bytes, filled up to 16. KeyError if a field has no value."""
+        """Pack the Params struct, padded to 16 bytes. KeyError if a field has no value."""
         layout = "<" + "".join(_FORMATS[kind] for _, kind in self.params)
         packed = struct.pack(layout, *(values[name] for name, _ in self.params))
         return packed.ljust((len(packed) + 15) & ~15, b"\0")
 
     def unpack(self, packed: bytes) -> tuple[int | float, ...]:
-        """Undo `pack`: a number for each field of `params`."""
+        """Undo `pack`: return a number for each field of `params`."""
         layout = "<" + "".join(_FORMATS[kind] for _, kind in self.params)
         return struct.unpack_from(layout, packed)
 
@@ -54,8 +54,8 @@ def link(
 ) -> Linked:
     """Link shaders/<kernel>.wgsl with shaders/parts/<part>.wgsl and `const NAME = value;` lines.
 
-    `enables` is a space-separated list of extensions for the first line. Names come from the
-    kernel table only.
+    `enables` is a space-separated list of extensions for the first line. Names come from the kernel
+    table only.
     """
     texts = [assets.text(f"shaders/{kernel}.wgsl")]
     texts += [assets.text(f"shaders/parts/{part}.wgsl") for part in parts]

@@ -1,4 +1,4 @@
-"""Lowering: a program becomes kernels, buffers and one tape on a device."""
+"""Lower a program to kernels, buffers and one tape on a device."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Executable = TypeVar("Executable", bound="TapeExecutable")
 
 
 def held_nbytes(gpu: Gpu, program: Program) -> int:
-    """Return the bytes that `TapeExecutable` takes for a program."""
+    """Return the bytes that `TapeExecutable` allocates for a program."""
     sizes = [_stride(gpu) * len(program.calls), *program.slot_nbytes]
     sizes += [value.nbytes for value in program.inputs]
     return sum(max(4, (nbytes + 3) & ~3) for nbytes in sizes)
@@ -43,7 +43,7 @@ async def _finished(
 
 
 def _stride(gpu: Gpu) -> int:
-    """Bytes from one kernel's parameters to the next one's."""
+    """Return the bytes from one kernel's parameters to the next one's."""
     return max(256, gpu.adapter.limits["minUniformBufferOffsetAlignment"])
 
 
@@ -54,9 +54,9 @@ async def lower(
     weights: WeightStore,
     states: GpuStates | None = None,
 ) -> TapeExecutable:
-    """Choose kernels, compile what is missing, take buffers and record the tape.
+    """Choose kernels, compile what is missing, allocate buffers and record the tape.
 
-    GpuOutOfMemoryError where the device has no memory for one of them, or had none for a weight.
+    GpuOutOfMemoryError if the device has no memory for one of them, or for a weight.
     """
     kernels = await pipelines.kernels_for(program.calls)
     executable = TapeExecutable(gpu, pipelines, program, kernels, weights, states)
@@ -65,7 +65,7 @@ async def lower(
 
 
 async def recorded(executable: Executable) -> Executable:
-    """Return it with its tape; closed where there is no memory for it, with errors as `lower`."""
+    """Record its tape and return it; without memory for it close it, with errors as `lower`."""
     try:
         await executable.record()
     except BaseException:
@@ -75,9 +75,9 @@ async def recorded(executable: Executable) -> Executable:
 
 
 class TapeExecutable:
-    """An `Executable` on a device: one replay a run, whatever the actual sizes are.
+    """An `Executable` on a device: one replay per run, for any actual sizes.
 
-    A tracer sees the passes of those that are `traceable`: not the trials of kernels.
+    A tracer sees the passes of `traceable` ones: not the trials of kernels.
     """
 
     traceable = False
@@ -118,7 +118,7 @@ class TapeExecutable:
             raise
 
     async def record(self) -> None:
-        """Make the tape of one run, once all buffers are there."""
+        """Record the tape of one run, once all buffers exist."""
         await self._gpu.granted({self._params, *self._buffers.values()})
         self._tape_of(1)
 
@@ -182,7 +182,7 @@ class TapeExecutable:
         return self._tapes[times]
 
     def _renew(self) -> None:
-        """Forget tapes whose states have moved to other buffers."""
+        """Drop tapes whose states have moved to other buffers."""
         if self._states is not None and self._states.generation != self._generation:
             self._generation = self._states.generation
             self._buffers |= self._states.targets
@@ -199,7 +199,7 @@ class TapeExecutable:
     ) -> dict[str, Array]:
         """Run while weights arrive: each part of the tape as soon as its parameters are there.
 
-        Others must not run in between: they share the intermediate buffers.
+        Other passes must not run in between: they share the intermediate buffers.
         """
         async with self._staged.turn():
             self._renew()
@@ -217,7 +217,7 @@ class TapeExecutable:
 
     @property
     def _tracer(self) -> Tracer | None:
-        """The tracer of the next pass."""
+        """Return the tracer of the next pass."""
         tracer = self._pipelines.tracer if self.traceable else None
         return tracer if tracer is not None and tracer.wants_more else None
 
@@ -228,7 +228,7 @@ class TapeExecutable:
         inputs: Mapping[str, Shaped],
         into: Sequence[Buffer] | None,
     ) -> dict[str, Array]:
-        """Run dispatch by dispatch, each one's operands and results compared with numpy."""
+        """Run dispatch by dispatch, and compare each one's operands and results with numpy."""
         async with self._staged.turn():
             if self._weights.arrivals is not None:
                 await self._weights.arrivals.wait(set(self._weights.targets))
@@ -255,7 +255,7 @@ class TapeExecutable:
         self._gpu.run(self._build([index]))
 
     def _staged_tapes(self) -> list[tuple[frozenset[str], int]]:
-        """The tape cut before every kernel that reads a parameter for the first time."""
+        """Return the tape cut before every kernel that is the first to read a parameter."""
         if not self._stages:
             starts, needs, seen = list[int](), list[frozenset[str]](), set[str]()
             for index, kernel in enumerate(self._kernels):
@@ -322,7 +322,7 @@ class TapeExecutable:
         return tape.words()
 
     def _place_of(self, value: Value) -> tuple[int, int]:
-        """The buffer that holds a value, and its offset there."""
+        """Return the buffer of a value, and its offset there."""
         return self._buffers[value.name], 0
 
     def _bound_nbytes(self, value: Value) -> int:
@@ -339,7 +339,7 @@ class TapeExecutable:
         return value.nbytes
 
     def _params_for(self, sizes: Sizes) -> bytes:
-        """The uniform block of all kernels for these sizes, made once per set of sizes."""
+        """Return the uniform block of all kernels for these sizes, made once per set of sizes."""
         key = tuple(sizes[dim.name] for dim in self._program.dims)
         packed = self._kept_params.get(key)
         if packed is None:

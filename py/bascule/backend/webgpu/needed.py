@@ -1,10 +1,10 @@
 """The pipelines that a model needs, stored so that the next visit compiles them during the start.
 
-No browser serializes a compiled pipeline, so what is stored is what it is compiled from. In a page,
-web/early.js reads these entries and compiles all of them at once while Pyodide boots. A pipeline is
-used only if its text is the same, so an old list costs time only. Natively the entries are stored
-for inspection alone: Python is there first. wgpu-py 0.32 lists the feature "pipeline-cache" and has
-no call that uses it; drivers such as Mesa's and NVIDIA's cache compiled shaders on disk themselves.
+No browser serializes a compiled pipeline, so its inputs are stored. In a page, web/early.js reads
+these entries and compiles them all at once while Pyodide boots. A pipeline is used only if its text
+is the same, so an old list costs only time. Natively the entries are stored for inspection only:
+Python is there first. wgpu-py 0.32 lists the feature "pipeline-cache" but has no call that uses it;
+drivers such as Mesa's and NVIDIA's cache compiled shaders on disk themselves.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST_NAMES = 32
 
 
 def digest_of(calls: Iterable[Call]) -> str:
-    """Equal for programs whose calls need the same pipelines on one device."""
+    """Return a text that is equal for programs whose calls need the same pipelines on a device."""
     signatures = "\n".join(sorted({signature(call) for call in calls}))
     return hashlib.sha256(signatures.encode()).hexdigest()[:32]
 
@@ -35,10 +35,10 @@ def digest_of(calls: Iterable[Call]) -> str:
 async def remember_pipelines(
     pipelines: Pipelines, adapter: AdapterInfo, name: str, digest: str, kernels: Sequence[Kernel]
 ) -> None:
-    """Keep what model `name` needs, its programs having that digest."""
+    """Store what model `name` needs, under its programs' digest."""
     remembered, machine = pipelines.choices.remembered, machine_key(adapter)
     entries = {kernel.digest: _entry(kernel, pipelines, "made") for kernel in kernels}
-    # The device must be asked for in the same words again, or its pipelines are of no use.
+    # The device must be requested in the same words again, or its pipelines are useless.
     request: Entry = {
         "version": __version__,
         "limits": list(WANTED_LIMITS),

@@ -1,4 +1,4 @@
-"""Opening the two WebGPU tiers, and what an adapter says of itself before that."""
+"""Open the two WebGPU tiers, and read an adapter's facts without opening them."""
 
 from __future__ import annotations
 

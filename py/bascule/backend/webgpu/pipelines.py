@@ -1,4 +1,4 @@
-"""Compiled pipelines of one device, each compiled once, missing ones all at the same time."""
+"""Compiled pipelines of one device, each compiled once, missing ones concurrently."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bascule.program.program import Call
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A compiled kernel that must not serve: its numbers are `wrong`, or the device refuses it."""
+    """A compiled kernel that must not be used: it is `wrong`, or the device rejects it."""
 
     kernel: Kernel
     problem: str
@@ -41,7 +41,7 @@ class Pipelines:
         self.log: list[ShaderLog] | None = None  # compilations, while they are needed
         self.tracer: Tracer | None = None  # of passes that run from now on
         self.names: dict[int, str] = {}  # the variant of each pipeline, by its handle
-        # Tells which of the compiled kernels, one a call, are wrong, and why; see `proving`.
+        # Returns which of the compiled kernels, one per call, are wrong, and why; see `proving`.
         self.prover: Prover | None = None
         self.n_failed = 0
         self.n_retries_of_failed = 0
@@ -50,10 +50,10 @@ class Pipelines:
         return len(self._making)
 
     async def kernels_for(self, calls: Sequence[Call]) -> list[Kernel]:
-        """A compiled kernel for each call, proven where there is a `prover`.
+        """Return a compiled kernel for each call, proven if there is a `prover`.
 
-        The first one's ShaderError where no candidate compiles, WrongResultError where those that
-        do are wrong. What fails is remembered, and never tried again on this machine.
+        The first ShaderError if no candidate compiles, WrongResultError if those that do are wrong.
+        Failures are remembered, and never tried again on this machine.
         """
         adapter, choices = self._gpu.adapter, self.choices
         try:
@@ -84,15 +84,15 @@ class Pipelines:
                     raise gone
 
     async def attempt(self, kernels: Iterable[Kernel]) -> list[tuple[Kernel, ShaderError]]:
-        """Compile what is missing, concurrently; returns those that do not compile."""
+        """Compile what is missing, concurrently; return the kernels that do not compile."""
         wanted = {kernel.key: kernel for kernel in kernels}
         for key, kernel in wanted.items():
             if key not in self._making or _is_of_other_loop(self._making[key]):
                 task = self._making[key] = asyncio.ensure_future(self._make(kernel))
                 task.add_done_callback(partial(self._drop_failed, key))
-        # Finished ones are not awaited: they may belong to a loop that has ended since.
+        # Finished tasks are not awaited: they may belong to a loop that has ended.
         pending = {k: task for k in wanted if not _has_finished(task := self._making[k])}
-        # Shielded: others may wait for the same pipeline when one caller is cancelled.
+        # Shielded: others may wait for the same pipeline if one caller is cancelled.
         waits = [asyncio.shield(task) for task in pending.values()]
         results = await asyncio.gather(*waits, return_exceptions=True)
         failed: list[tuple[Kernel, ShaderError]] = []
@@ -110,7 +110,7 @@ class Pipelines:
             raise failed[0][1]
 
     def handle(self, kernel: Kernel) -> int:
-        """The handle of a compiled pipeline."""
+        """Return the handle of a compiled pipeline."""
         return self._making[kernel.key].result()
 
     def _drop_failed(self, key: Hashable, task: asyncio.Task[int]) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 from bascule.backend.profile import DeviceSpan, GpuProfile, Submission
 
-# WebGPU allows query sets of 4096; a dispatch takes two.
+# WebGPU allows query sets of 4096; a dispatch takes two queries.
 _SET_DISPATCHES = 2048
 _PAGE_NBYTES = 1 << 20
-# Dispatches past 32 MiB of timestamps (two millions of them) are run and not timed.
+# Dispatches past 32 MiB of timestamps (two million of them) run untimed.
 _MOST_PAGES = 32
 _RESOLVE_ALIGNMENT = 256
-# Timestamps slow a pass by some percent: of a tape's runs the first is timed, then each 8th.
+# Timestamps slow a pass by some percent: of a tape's runs the first and then every 8th is timed.
 TIMED_EACH = 8
 
 Dispatch = tuple[Any, int, int, int, int]
@@ -32,7 +32,7 @@ class _Noted:
 
 @dataclass(slots=True)
 class NativeProfile:
-    """What is measured of a wgpu-py device; `count` gets the bytes that it allocates and frees."""
+    """A profile of a wgpu-py device; `count` gets the bytes that it allocates and frees."""
 
     device: Any
     timed: bool
@@ -46,13 +46,14 @@ class NativeProfile:
     _used_nbytes: int = _PAGE_NBYTES  # of the last page
     _noted: list[_Noted] = field(default_factory=list[_Noted])
     _waits: list[Any] = field(default_factory=list[Any])
-    # By the identity of a tape's pipelines: these, so that it stays unique, and how often it ran.
+    # By the identity of a tape's list of pipelines: the list, which keeps it unique, and the number
+    # of runs.
     _runs: dict[int, tuple[Sequence[int], int]] = field(
         default_factory=dict[int, tuple[Sequence[int], int]]
     )
 
     def __post_init__(self) -> None:
-        """Take the first query set and page, and encode a pass once, before any is measured."""
+        """Allocate the first query set and page, and encode a pass once before measuring."""
         if not self.timed:
             return
         self._add_page()
@@ -70,7 +71,7 @@ class NativeProfile:
     def encode(
         self, groups: Sequence[Any], dispatches: Sequence[Dispatch], pipelines: Sequence[int]
     ) -> Any | None:
-        """Commands that run dispatches, timed; None where they are to be run as ever."""
+        """Return timed commands for the dispatches; None if they are to run untimed."""
         noted = _Noted(perf_counter() - self.began_s, pipelines)
         nbytes = 16 * len(dispatches)
         if self.timed and not (self._is_sampled(pipelines) and self._has_room(nbytes)):
@@ -102,7 +103,7 @@ class NativeProfile:
         return encoder.finish()
 
     def submitted(self, queue: Any) -> None:
-        """Without timestamps: note when the queue has done what was submitted last."""
+        """Without timestamps: record when the queue has finished the last submission."""
         if self.timed or not self._noted:
             return
         noted = self._noted[-1]
@@ -116,9 +117,9 @@ class NativeProfile:
         self._waits.append(fence.map_async("READ").then(done))
 
     async def finish(self, queue: Any, period: float) -> GpuProfile:
-        """Wait for what was submitted, and give what was measured; frees what it took.
+        """Wait for what was submitted, return the measurements and free everything.
 
-        `period` is nanoseconds of a tick: wgpu gives the GPU's own, unlike the specification.
+        `period` is nanoseconds per tick: wgpu gives the GPU's own, unlike the specification.
         """
         fence = self._fence(queue)
         await fence.map_async("READ")
@@ -144,7 +145,7 @@ class NativeProfile:
         )
 
     def close(self) -> None:
-        """Free what it took."""
+        """Free everything."""
         for page in self._pages:
             self.count(-page.size)
             page.destroy()
@@ -154,7 +155,7 @@ class NativeProfile:
         self._sets.clear()
 
     def _fence(self, queue: Any) -> Any:
-        """A buffer that can be mapped once the queue has done all that was submitted so far.
+        """Return a buffer that can be mapped once the queue has finished all submissions so far.
 
         See `NativeGpu.done`; nothing has to wait for it.
         """
@@ -165,7 +166,7 @@ class NativeProfile:
         return fence
 
     def _is_sampled(self, pipelines: Sequence[int]) -> bool:
-        """Whether this run of a tape, which its own list of pipelines identifies, is timed."""
+        """Whether this run of a tape, identified by its list of pipelines, is timed."""
         _, n_runs = self._runs.get(id(pipelines), (pipelines, 0))
         self._runs[id(pipelines)] = pipelines, n_runs + 1
         return n_runs % TIMED_EACH == 0

@@ -1,10 +1,10 @@
-"""Proof of kernels: each computes a trial as numpy does before its first use.
+"""Prove kernels: before its first use each computes a trial, which is compared with numpy.
 
-A driver or a browser's compiler that gets one kernel wrong gives no error, only wrong numbers. So
-what was chosen for a call runs its trial once on an adapter (see `trials`). A kernel that passes is
-stored with the choices and not tried again; one that fails counts as one that does not compile: the
-call's next candidate takes its place. All trials that are due run at once, so that a page waits for
-one read and not for each.
+If a driver or a browser's compiler miscompiles a kernel there is no error, only wrong numbers. So
+the chosen kernels run a trial once per adapter (see `trials`). A kernel that passes is stored with
+the choices and not tried again; one that fails is treated like one that does not compile: the
+call's next candidate replaces it. All pending trials run at once, so a page waits for one read and
+not for each.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bascule.program.program import Call, Parameter
 
 
 class KernelProver:
-    """Proves kernels on one device; `store` takes memory for parameters there."""
+    """Proves kernels on one device; `store` allocates memory for parameters there."""
 
     def __init__(
         self,
@@ -49,9 +49,10 @@ class KernelProver:
     async def faults(
         self, calls: Sequence[Call], kernels: Sequence[Kernel], *, cut: bool = True
     ) -> list[Fault]:
-        """Which of the compiled `kernels`, one a call, compute wrongly, and by how much.
+        """Return which of the compiled `kernels`, one per call, compute wrong numbers, and by how
+        much.
 
-        With `cut` those that are proven here already are skipped; without, each runs at the sizes
+        With `cut` kernels that are already proven here are skipped; without, each runs at the sizes
         of its call, however long that takes.
         """
         due: dict[str, tuple[Call, Kernel]] = {}
@@ -80,7 +81,7 @@ class KernelProver:
             results[key] = await self._fault(call, kernel, cut=cut)
 
         jobs = [work(key, *pair) for key, pair in due.items()]
-        # Full ones are as large as a model's weights: one at a time.
+        # Full-size trials are as large as a model's weights: one at a time.
         for together in [jobs] if cut else [[job] for job in jobs]:
             await all_or_first_error(together)
         self.n_trials += len(due)
@@ -89,7 +90,7 @@ class KernelProver:
         return [fault for fault in results.values() if fault is not None]
 
     async def _fault(self, call: Call, kernel: Kernel, *, cut: bool) -> Fault | None:
-        """What is wrong with a kernel, if anything is."""
+        """Return what is wrong with a kernel, if anything is."""
         trial, same = self._trial(call, kernel, cut=cut)
         try:
             result = await self._run(trial, same)
@@ -106,7 +107,7 @@ class KernelProver:
         return Fault(kernel, problem, wrong=True)
 
     def _trial(self, call: Call, kernel: Kernel, *, cut: bool) -> tuple[Trial, Kernel]:
-        """The trial, and the same shader for it. At full size where it serves no smaller one."""
+        """Return the trial, and the same shader for it; full-size if it cannot be smaller."""
         if cut:
             trial = trial_of(call)
             for candidate in candidates(trial.call, self._gpu.adapter):
@@ -115,7 +116,7 @@ class KernelProver:
         return trial_of(call, cut=False), kernel
 
     async def _run(self, trial: Trial, kernel: Kernel) -> list[Array]:
-        """The result, then the states that the call changes."""
+        """Return the result, then the states that the call changes."""
         program, sizes = trial.program, trial.sizes
         store = self._store(program.parameters)
         states = GpuStates(self._gpu, program.states, sizes)
@@ -138,7 +139,7 @@ class KernelProver:
 
 
 def deviation(result: Array, expected: Array) -> float:
-    """The largest one, in units of the expected numbers' root mean square; inf where one is NaN."""
+    """Return the largest deviation relative to the expected RMS; inf for NaN."""
     wide = expected.astype(np.float64)
     scale = float(np.sqrt(np.mean(np.square(wide)))) or 1.0
     worst = float(np.max(np.abs(result.astype(np.float64) - wide), initial=0.0))
@@ -146,7 +147,7 @@ def deviation(result: Array, expected: Array) -> float:
 
 
 def _key(call: Call, kernel: Kernel) -> str:
-    """Names a shader in its use for such calls."""
+    """Return the key of a shader in its use for such calls."""
     return hashlib.sha256(f"{kernel.digest} {family(call)}".encode()).hexdigest()[:24]
 
 

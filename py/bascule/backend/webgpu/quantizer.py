@@ -1,4 +1,4 @@
-"""Quantizing on the device: floats land in a buffer and leave it as blocks of a weight."""
+"""Quantize on the device: floats are staged in a buffer and become blocks of a weight."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bascule.program.program import Parameter
 
 LANES = 64
-# Blocks of 18 and 34 bytes are written in pairs, so that a lane writes complete words.
+# Blocks of 18 and 34 bytes are written in pairs, so that a lane writes whole words.
 _BLOCKS_A_LANE: Mapping[DType, int] = {"q4_0": 2, "q4_1": 1, "q8_0": 2, "f16": 1}
 _RUN_NBYTES = 128  # 32 floats
 _SUM_NBYTES = 16
@@ -35,7 +35,7 @@ PARTS: Mapping[DType, tuple[str, ...]] = {
 
 
 def quantizing(dtype: DType) -> Linked:
-    """The shader that makes blocks of that type."""
+    """Return the shader that makes blocks of that type."""
     return link("quantize", PARTS[dtype], (), "")
 
 
@@ -55,7 +55,7 @@ class GpuQuantizer:
         self._pipelines = pipelines
         self._store = store
         self._parameters = {p.name: (index, p) for index, p in enumerate(parameters)}
-        # Of any one call; two parts of a pair may be two calls.
+        # Of a single call; two parts of a pair may be two calls.
         self._groups = -(-(most_blocks + 1) // LANES)
         self.arrivals: Arrivals | None = store.arrivals
         self.streaming = None
@@ -78,7 +78,7 @@ class GpuQuantizer:
         return self._owned
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
-        """See `Quantizer.write`: both are buffers of one device."""
+        """See `Quantizer.write`: both kinds of target are buffers of one device."""
         self._store.write(target, offset, data)
 
     def quantize(self, name: str, first: int, offset: int, count: int) -> None:

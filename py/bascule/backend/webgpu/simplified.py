@@ -1,4 +1,4 @@
-"""Which calls run on a simpler shader than the adapter in full would take, and why."""
+"""Which calls run on a simpler shader than with all of the adapter's features, and why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bascule.backend.webgpu.kernels import select
 from bascule.backend.webgpu.pipelines import Pipelines
 from bascule.program.program import Call
 
-# What hardware of the last ten years gives a workgroup: enough for every default.
+# Workgroup limits of the last ten years' hardware: enough for every default.
 _FULL_LIMITS = {
     "maxComputeInvocationsPerWorkgroup": 256,
     "maxComputeWorkgroupSizeX": 256,
@@ -23,10 +23,11 @@ _FULL_LIMITS = {
 async def simplified(
     pipelines: Pipelines, adapter: AdapterInfo, calls: Sequence[Call]
 ) -> list[str]:
-    """Why calls, all prepared already, have another kernel than on a device with every feature.
+    """Return why calls, all prepared already, use another kernel than on a device with every
+    feature.
 
-    A reason for each such call: a missing feature, a low limit, a shader that does not compile
-    here. What tuning has chosen is no fallback.
+    One reason per such call: a missing feature, a low limit, a shader that does not compile. A
+    tuned choice is not a fallback.
     """
     full = _with_full_limits(adapter)
     kernels = await pipelines.kernels_for(calls)

@@ -23,7 +23,7 @@ _MOST_WORKGROUPS = 65535
 
 
 class GpuStates:
-    """See `StateStore`. `generation` grows when buffers were replaced: tapes must then be anew."""
+    """See `StateStore`. When buffers are replaced, `generation` grows and tapes are outdated."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class GpuStates:
         return self._gpu.read(self.targets[name], offset, into)
 
     async def resize(self, sizes: Mapping[str, int]) -> None:
-        """See `StateStore.resize`: one state after the other, so that two of one are the most.
+        """See `StateStore.resize`: one state after the other, so that only one exists twice.
 
-        Where memory ends, those before it are larger already, and the others as they were.
+        If memory runs out, the states before are already larger, and the others unchanged.
         """
         linked = link("copy", (), (), "")
         if self._copier is None:

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from bascule.backend.arrivals import Arrivals
     from bascule.program.program import Parameter
 
-# One is filled while the device reads the other.
+# One slot is filled while the device reads the other.
 N_SLOTS = 2
 
 
 class StreamedStore:
-    """A `WeightStore` whose stages take the slots, which are buffers, in turn."""
+    """A `WeightStore` whose stages use the slots, which are buffers, in turn."""
 
     def __init__(self, gpu: Gpu, parameters: Sequence[Parameter], slot_nbytes: int) -> None:
         self._gpu = gpu
@@ -51,7 +51,7 @@ class StreamedStore:
 
     @property
     def targets(self) -> Mapping[str, int]:
-        """See `WeightStore.targets`; of what is streamed it is the first slot, for plans alone."""
+        """See `WeightStore.targets`; streamed parameters have the first slot, for planning only."""
         return dict.fromkeys(self.streaming.names, self.slots[0]) | self.resident
 
     def write(self, target: int, offset: int, data: Buffer) -> None:
@@ -72,7 +72,7 @@ async def lower_streamed(
     weights: StreamedStore,
     states: GpuStates | None,
 ) -> StreamedExecutable:
-    """As `lower`, for streamed weights; LimitError where a call reads more than a slot holds."""
+    """As `lower`, for streamed weights; LimitError if a call reads more than a slot holds."""
     kernels = await pipelines.kernels_for(program.calls)
     executable = StreamedExecutable(gpu, pipelines, program, kernels, weights, states)
     executable.traceable = True
@@ -80,9 +80,9 @@ async def lower_streamed(
 
 
 class StreamedExecutable(TapeExecutable):
-    """A program whose weights are read for each run: a replay a stage.
+    """A program whose weights are read for each run: one replay per stage.
 
-    What runs at once on one store takes turns.
+    Concurrent runs on one store take turns.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class StreamedExecutable(TapeExecutable):
         super().__init__(gpu, pipelines, program, kernels, weights, states)
 
     async def record(self) -> None:
-        """Make the tapes of the stages, once all buffers are there."""
+        """Record the tapes of the stages, once all buffers exist."""
         await self._gpu.granted({self._params, *self._store.slots, *self._buffers.values()})
         self._staged_tapes()
 
@@ -125,7 +125,7 @@ class StreamedExecutable(TapeExecutable):
                     await self._store.streaming.read(stage, slot)
                     self._gpu.replay(tape, packed)
                     self._current_params, packed = params, bytearray()
-                    # Waited for above, so that no third stage is under way.
+                    # Waited for above, so that no third stage is in flight.
                     running.append(asyncio.ensure_future(self._gpu.done()))
                 results, reads = self._read(sizes, into)
             finally:

@@ -1,4 +1,4 @@
-"""Building a tape: see `gpu.py` for its words."""
+"""Build a tape: see `gpu.py` for its words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pass of a program with each dispatch on its own: its operands read before it, results after."""
+"""A pass with each dispatch on its own: operands are read before it, results after."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bascule.program.program import Program, Sizes, Value
 
 @dataclass(frozen=True)
 class TracedPass:
-    """`buffers` by value name; `dispatch` runs the kernel of that index, and nothing else."""
+    """`buffers` by value name; `dispatch` runs the kernel of that index alone."""
 
     gpu: Gpu
     program: Program
@@ -86,7 +86,7 @@ class TracedPass:
 
 
 def _described(kernel: Kernel, sizes: Sizes) -> TracedKernel:
-    """What a trace says of a kernel."""
+    """Describe a kernel for a trace."""
     names = [name for name, _ in kernel.linked.params]
     numbers = kernel.linked.unpack(kernel.params(sizes))
     return TracedKernel(
@@ -103,5 +103,5 @@ def _described(kernel: Kernel, sizes: Sizes) -> TracedKernel:
 
 
 def _digits(number: float) -> str:
-    """Each digit of an integer; of a float32, the shortest digits that identify it."""
+    """Return each digit of an integer; of a float32, the shortest digits that identify it."""
     return str(number) if isinstance(number, int) else str(np.float32(number))

@@ -1,8 +1,8 @@
 """A small run of one call that numpy computes too: a kernel's test before its first use.
 
-A trial keeps what a kernel's text and constants follow from (the op, its attributes, the length of
+A trial keeps what a kernel's text and constants depend on (the op, its attributes, the length of
 sums, heads, dtypes) and cuts the rest: rows, columns of a weight, vocabulary, slots of a cache. It
-needs no weights of a model, so it proves a kernel for every model, and costs a few milliseconds.
+needs no weights of a model, so it proves a kernel for every model, and takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from bascule.program.ops.parts import PLACES
 from bascule.program.ops.table import Operand
 from bascule.program.program import Attribute, Call, Dim, Parameter, Program, Shape, Value
 
-# Past a tile's edge, and with rows enough for the kernels that are made for many.
+# Past a tile's edge, and enough rows for the kernels made for many.
 _TOKENS, _ROWS = 36, 72
 # Slots of a state.
 _SLOTS = 61
 
 
 def trial_of(call: Call, *, cut: bool = True) -> Trial:
-    """The trial of such calls; not cut it keeps every size but that of the table of angles.
+    """Return the trial of such calls; without `cut` it keeps every size except that of the angle
+    table.
 
-    What a call adds to (`onto`) is left out: only what it writes itself is compared.
+    An operand that the call adds to (`onto`) is left out: only what the call itself writes is
+    compared.
     """
     if takes_over(call):
         call = replace(call, operands=(*call.operands[:-1], None))
@@ -39,8 +41,8 @@ def trial_of(call: Call, *, cut: bool = True) -> Trial:
 
 
 def family(call: Call) -> str:
-    """Equal for calls that one trial serves: they differ in how many rows they have, and in where
-    parts begin, at most.
+    """Return a text that is equal for calls with the same trial: they differ at most in their
+    number of rows, and in where parts start.
     """
     operands = call.operands[:-1] if takes_over(call) else call.operands
     shapes = [_fixed(o.shape) + o.dtype if o else "-" for o in operands]
@@ -58,7 +60,7 @@ class Trial:
 
     @cached_property
     def program(self) -> Program:
-        """The call alone: matrices are parameters, what outlives a run states, the rest inputs."""
+        """Return the call alone, its matrices as parameters, states as states, the rest as inputs."""
         call, kinds = self.call, self._kinds
         values = {o.name: o for o in call.operands if o is not None}
 
@@ -86,7 +88,7 @@ class Trial:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Of a run that leaves some rows of the largest out."""
+        """Return sizes of a run with fewer rows than the largest."""
         return {d.name: d.limit if d.limit < 4 else d.limit - 3 for d in self.program.dims}
 
     @property
@@ -95,7 +97,7 @@ class Trial:
         return tuple(value for operand, value in operands_of(self.call) if operand.updated)
 
     def data(self, value: Value) -> Array:
-        """What an operand holds: an input or state in its shape, a parameter's bytes."""
+        """Return an operand's data: an input or state in its shape, a parameter's bytes."""
         if value.name not in self._data:
             pairs = operands_of(self.call)
             operand = next(each for each, other in pairs if other.name == value.name)
@@ -103,7 +105,7 @@ class Trial:
         return self._data[value.name]
 
     def put(self, store: Any, states: Any) -> dict[str, Array]:
-        """Write parameters and states where a backend has them; returns the inputs."""
+        """Write parameters and states to a backend's stores; return the inputs."""
         values = {o.name: o for o in self.call.operands if o is not None}
         for parameter in self.program.parameters:
             store.write(store.targets[parameter.name], 0, _words(self.data(values[parameter.name])))
@@ -112,9 +114,9 @@ class Trial:
         return {v.name: self.data(v) for v in self.program.inputs}
 
     async def expected(self) -> list[Array]:
-        """The result, then the states that the call changes, as numpy has them.
+        """Return numpy's result, then the states that the call changes.
 
-        What a part of a result leaves to others is NaN.
+        What a part of a result does not write is NaN.
         """
         backend, program = ReferenceBackend(), self.program
         store = backend.store(program.parameters)
@@ -130,7 +132,7 @@ class Trial:
         return [*result.values(), *(states.arrays[v.name] for v in self.updated)]
 
     async def compared(self, results: Sequence[Array]) -> list[tuple[Array, Array]]:
-        """Pairs of results and numpy's; of a part of a result only what it writes."""
+        """Return pairs of results and numpy's; for a part of a result only what it writes."""
         expected = await self.expected()
         if not takes_over(self.call):
             return list(zip(results, expected, strict=True))
@@ -165,8 +167,8 @@ class Trial:
 
 
 def _cut(call: Call, most: Mapping[str, int], *, fixed: bool) -> Call:
-    """The same call with fewer rows and slots, by their Dims' names, and, unless the other sizes
-    are `fixed`, fewer columns.
+    """Return the same call with fewer rows and slots, by the names of Dims, and, unless the other
+    sizes are `fixed`, fewer columns.
     """
 
     def cut(size: Attribute) -> Any:
@@ -186,7 +188,7 @@ def _cut(call: Call, most: Mapping[str, int], *, fixed: bool) -> Call:
 
 
 def _early(attribute: tuple[str, Attribute]) -> tuple[str, Attribute]:
-    """The first query of a part among those that a trial has."""
+    """Limit the first query of a part to those of a trial."""
     name, value = attribute
     if name == "first_query" and isinstance(value, int):
         return name, min(value, _TOKENS // 3)
@@ -194,13 +196,13 @@ def _early(attribute: tuple[str, Attribute]) -> tuple[str, Attribute]:
 
 
 def _certain_rows(call: Call) -> dict[str, int]:
-    """By the Dims' names, of operands whose rows follow from how the op reads them."""
+    """Return sizes by Dim name for operands whose rows follow from how the op reads them."""
     pairs = ((each.rows, value) for each, value in operands_of(call) if each.rows)
     return {d.name: rows for rows, value in pairs for d in value.shape if isinstance(d, Dim)}
 
 
 def _dim_limits(call: Call) -> dict[str, int]:
-    """By the Dims' names: texts and their tokens give some 72 rows together."""
+    """Return sizes by Dim name: texts and their tokens make about 72 rows."""
     results = {d.name: _TOKENS for _, d in call.attributes if isinstance(d, Dim)}
     for operand, value in operands_of(call):
         most = _SLOTS if operand.role == "state" else _TOKENS
@@ -215,7 +217,7 @@ def _dim_limits(call: Call) -> dict[str, int]:
 
 
 def _words(data: Array) -> Array:
-    """Its bytes, padded to a multiple of 4."""
+    """Return its bytes, padded to a multiple of 4."""
     raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     return np.concatenate((raw, np.zeros(-raw.size % 4, np.uint8)))
 

@@ -20,7 +20,7 @@ from bascule.program.program import Parameter, Program, Sizes, Value
 
 
 class Graphs:
-    """The graph in use. A graph holds all its weights, so the one before it goes first."""
+    """The graph in use. A graph holds all its weights, so the previous one is freed first."""
 
     def __init__(self, ml: Ml) -> None:
         self.ml = ml
@@ -29,7 +29,7 @@ class Graphs:
         self._graph = 0
 
     async def of(self, owner: WebNnExecutable) -> int:
-        """The graph of that executable, built anew where another one has run since."""
+        """Return the graph of that executable, built again if another one has run since."""
         if self._owner is not owner:
             self.drop(self._owner)
             self._graph = await owner.build()
@@ -37,14 +37,14 @@ class Graphs:
         return self._graph
 
     def drop(self, owner: WebNnExecutable | None) -> None:
-        """Free the graph if it is that one's."""
+        """Free the graph if it belongs to that executable."""
         if owner is not None and self._owner is owner:
             self.ml.free(self._graph)
             self._owner = None
 
 
 class WebNnExecutable:
-    """An `Executable` whose graph is built at its first run, with the weights there by then."""
+    """An `Executable` whose graph is built at its first run, with the weights loaded by then."""
 
     def __init__(
         self, program: Program, weights: ReferenceStore, graphs: Graphs, op_times: OpTimes
@@ -57,11 +57,11 @@ class WebNnExecutable:
         self._recipe = translate(program)
 
     async def build(self) -> int:
-        """Make its graph."""
+        """Build its graph."""
         arrays = self._weights.arrays
         if self._weights.arrivals is not None:
             await self._weights.arrivals.wait(arrays)
-        # Blocks have been refused by `translate`, unless no op reads them.
+        # `translate` has rejected blocks, unless no op reads them.
         dense = {name: a for name, a in arrays.items() if not isinstance(a, BlockMatrix)}
         return await self._graphs.ml.build(self._recipe, dense)
 
@@ -95,7 +95,7 @@ class WebNnExecutable:
 
 
 class WebNnBackend(InHostArrays):
-    """Weights lie in Python once, and once more in the one graph that is in use."""
+    """Weights are in Python once, and once more in the one graph that is in use."""
 
     tier: Tier = "webnn"
 
@@ -112,7 +112,7 @@ class WebNnBackend(InHostArrays):
         return {"graphs": self._graphs.ml.n_graphs}
 
     def streamed_store(self, parameters: Sequence[Parameter], slot_nbytes: int) -> WeightStore:
-        """See `Backend.streamed_store`: it has none."""
+        """See `Backend.streamed_store`: not supported."""
         raise TierUnavailableError(self.tier, NO_STREAMING)
 
     def _executable(

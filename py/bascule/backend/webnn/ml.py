@@ -9,7 +9,7 @@ from bascule.backend.webnn.recipe import Array, Recipe
 
 
 class Ml(Protocol):
-    """A context of WebNN. Graphs are numbers; `name` is the device, for people."""
+    """A WebNN context. Graphs are integers; `name` is the device, for people."""
 
     name: str
 
@@ -20,21 +20,21 @@ class Ml(Protocol):
 
     @property
     def n_graphs(self) -> int:
-        """Graphs that are alive."""
+        """The number of live graphs."""
         ...
 
     async def build(self, recipe: Recipe, parameters: Mapping[str, Array]) -> int:
-        """Make a graph, which has copied the parameters by the time that this returns."""
+        """Build a graph; it has copied the parameters when this returns."""
         ...
 
     async def run(self, graph: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Compute its outputs; inputs are shaped as the recipe says."""
+        """Compute its outputs; inputs have the recipe's shapes."""
         ...
 
     def free(self, graph: int) -> None:
-        """Let go of a graph and of its constants."""
+        """Free a graph and its constants."""
         ...
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Free everything."""
         ...

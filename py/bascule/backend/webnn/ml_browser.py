@@ -20,7 +20,7 @@ _LIMIT_S = 20.0
 
 
 class BrowserMl:
-    """The `Ml` of a page: its context."""
+    """The `Ml` of a page."""
 
     def __init__(self, bridge: Any) -> None:
         self._bridge = bridge
@@ -72,7 +72,7 @@ class BrowserMl:
 
 
 async def open_browser() -> BrowserMl:
-    """The page's context; TierUnavailableError with the browser's own words where it gives none."""
+    """Open the page's context; TierUnavailableError with the browser's message if it gives none."""
     bridge = await bridge_module("bridge/webnn.js")
     try:
         async with asyncio.timeout(_LIMIT_S):

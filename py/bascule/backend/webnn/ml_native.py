@@ -1,4 +1,4 @@
-"""The WebNN driver outside a page: PyPI's pywebnn, which computes by ONNX Runtime or CoreML."""
+"""The WebNN driver outside a page: PyPI's pywebnn, over ONNX Runtime or CoreML."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class NativeMl:
         return self._last
 
     async def run(self, graph: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """See `Ml.run`. pywebnn computes without letting other Python threads run."""
+        """See `Ml.run`. pywebnn holds the GIL while it computes."""
         try:
             result = self._context.compute(self._graphs[graph], dict(inputs))
         except (RuntimeError, TypeError, ValueError) as error:
@@ -78,7 +78,7 @@ def _snake(name: str) -> str:
 
 
 async def open_native() -> NativeMl:
-    """A context; TierUnavailableError without pywebnn, or where it has nothing to compute with."""
+    """Open a context; TierUnavailableError without pywebnn, or if it has no backend."""
     try:
         from webnn import ML  # pyright: ignore
     except ImportError as error:

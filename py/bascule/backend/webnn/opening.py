@@ -1,4 +1,4 @@
-"""Opening the WebNN tier, and what it cannot run."""
+"""Open the WebNN tier, and say what it cannot run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Every op that an MLGraph can take, in WebNN's own methods; each as in `program/ops/`.
+"""The ops that an MLGraph can take, in WebNN's methods; each as in `program/ops/`.
 
-Sizes are a bucket's limits. What a text's length, or a run's own size, leaves out of them is
-masked, so that no padding reaches a result.
+Sizes are a bucket's limits. What exceeds a text's length, or a run's actual size, is masked, so
+that no padding reaches a result.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from bascule.backend.webnn.recipe import Recipe
 from bascule.base.arrays import np
 from bascule.program.program import Call, Dim
 
-# Adds nothing to a softmax: exp of it is 0 in float32.
+# Adds nothing to a softmax: its exp is 0 in float32.
 _FAR_BELOW = -1e30
-# No float32 is less, but for infinity.
+# The smallest finite float32.
 _LOWEST = -(2 - 2.0**-23) * 2.0**127
 
 Operands = tuple[int | None, ...]
@@ -24,7 +24,7 @@ Translation = Callable[[Recipe, Call, Operands], int]
 
 
 def dim_input(dim: Dim) -> str:
-    """The name of the input with a run's own size of `dim`."""
+    """Return the name of the input with a run's actual size of `dim`."""
     return f"size of {dim.name}"
 
 
@@ -32,7 +32,7 @@ def embedding(recipe: Recipe, call: Call, operands: Operands) -> int:
     """Rows of the table by gather; an id past the table takes its last row."""
     ids, table, position, bias = _two(operands)
     shape, (rows, _) = call.result.limits, recipe.shapes[table]
-    # By way of floats: exact for ids up to 2^24, and no runtime clamps unsigned numbers.
+    # Through floats: exact for ids up to 2^24, and no runtime clamps unsigned integers.
     known = recipe.step("cast", [ids], shape[:2], "float32")
     known = recipe.step("clamp", [known], shape[:2], minValue=0.0, maxValue=float(rows - 1))
     known = recipe.step("cast", [known], shape[:2], "int32")
@@ -59,7 +59,7 @@ def linear(recipe: Recipe, call: Call, operands: Operands) -> int:
 
 
 def gated_linear(recipe: Recipe, call: Call, operands: Operands) -> int:
-    """One gemm whose two parts are the gate and what it multiplies."""
+    """One gemm whose halves are the gate and what it multiplies."""
     x, weight, *_ = _two(operands)
     shape = call.result.limits
     rows, n = prod(shape[:-1]), shape[-1]
@@ -105,7 +105,7 @@ def rms_norm(recipe: Recipe, call: Call, operands: Operands) -> int:
 
 
 def attention(recipe: Recipe, call: Call, operands: Operands) -> int:
-    """Two matmuls a head with a softmax between, keys past a text's length masked."""
+    """Two matmuls per head with a softmax between, keys past a text's length masked."""
     qkv, lengths, *_ = _two(operands)
     (batch, tokens, hidden), heads = call.result.limits, call.whole("heads")
     size = hidden // heads
@@ -134,7 +134,7 @@ def attention(recipe: Recipe, call: Call, operands: Operands) -> int:
 
 
 def pool(recipe: Recipe, call: Call, operands: Operands) -> int:
-    """A sum or the largest over a text's tokens; the first and the last are sums over that one."""
+    """The sum or maximum over a text's tokens; first and last are sums over one token."""
     x, lengths, skipped, _ = _two(operands)
     wide, kind = recipe.shapes[x], str(call.attribute("kind"))
     batch, tokens, hidden = wide
@@ -160,7 +160,7 @@ def pool(recipe: Recipe, call: Call, operands: Operands) -> int:
     zero = recipe.number(0)
     weights = recipe.step("where", [before, zero, weight], mask)
     weights = recipe.step("where", [inside, weights, zero], mask)
-    # Not by a product with the weights alone: padding may be anything, NaN among it.
+    # Not a product with the weights alone: padding may be anything, including NaN.
     masked = recipe.step("where", [before, zero, x], wide)
     masked = recipe.step("where", [inside, masked, zero], wide)
     if kind == "weighted_mean":
@@ -173,7 +173,7 @@ def pool(recipe: Recipe, call: Call, operands: Operands) -> int:
 
 
 def l2_normalise(recipe: Recipe, call: Call, operands: Operands) -> int:
-    """x over its length, or over eps where that is more."""
+    """x over its length, or over eps if that is larger."""
     x, shape = _one(operands), call.result.limits
     narrow = (*shape[:-1], 1)
     square = recipe.step("mul", [x, x], shape)
@@ -188,13 +188,13 @@ def activate(recipe: Recipe, call: Call, operands: Operands) -> int:
 
 
 def _binary(method: str, recipe: Recipe, call: Call, operands: Operands) -> int:
-    """A method of two operands, of which the second is broadcast."""
+    """A method of two operands, the second broadcast."""
     x, y, *_ = _two(operands)
     return recipe.step(method, [x, y], call.result.limits)
 
 
 def concat(recipe: Recipe, call: Call, operands: Operands) -> int:
-    """Side by side on the last axis."""
+    """Concatenate on the last axis."""
     shape = call.result.limits
     return recipe.step("concat", [o for o in operands if o is not None], shape, len(shape) - 1)
 
@@ -222,7 +222,7 @@ def _one(operands: Operands) -> int:
 
 
 def _two(operands: Operands) -> tuple[int, int, int | None, int | None]:
-    """The first two, which are always there in ops of two and more, and those after them."""
+    """Return the first two operands, which ops of two or more always have, and those after them."""
     assert operands[0] is not None
     assert operands[1] is not None
     third, fourth, *_ = (*operands[2:], None, None)
@@ -234,7 +234,7 @@ def _last(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _gemm(recipe: Recipe, x: int, weight: int, bias: int | None) -> int:
-    """x (..., K) @ weight (N, K).T + bias as (rows, N)."""
+    """Compute x (..., K) @ weight (N, K).T + bias as (rows, N)."""
     wide, (n, inner) = recipe.shapes[x], recipe.shapes[weight]
     rows = prod(wide[:-1])
     flat = recipe.step("reshape", [x], (rows, inner), (rows, inner))
@@ -268,27 +268,27 @@ def _activated(recipe: Recipe, x: int, kind: str) -> int:
 
 
 def _at_least(recipe: Recipe, x: int, least: float) -> int:
-    """The larger of the two; NaN stays, which a clamp may turn into its limit."""
+    """Compute the maximum; NaN stays, which a clamp may turn into its limit."""
     shape, limit = recipe.shapes[x], recipe.number(least)
     return recipe.step("where", [recipe.step("lesser", [x, limit], shape), limit, x], shape)
 
 
 def _ends(recipe: Recipe, call: Call, lengths: int) -> int:
-    """How many tokens each text has in this run, at least 1, as floats (B, 1, 1)."""
+    """Compute how many tokens each text has in this run, at least 1, as floats (B, 1, 1)."""
     assert call.operands[0] is not None
     dim, flat = call.operands[0].shape[1], recipe.shapes[lengths]
     shape = (*flat, 1, 1)
     counts = recipe.step("cast", [lengths], flat, "float32")
     counts = recipe.step("clamp", [counts], flat, minValue=1.0, maxValue=float(2**32))
     counts = recipe.step("reshape", [counts], shape, shape)
-    # A length may be past this run's own size, and what lies there is padding.
+    # A length may exceed this run's actual size, and what is there is padding.
     most = recipe.input(dim_input(dim), (1,)) if isinstance(dim, Dim) else recipe.number(dim)
     fewer = recipe.step("lesser", [counts, most], shape)
     return recipe.step("where", [fewer, counts, most], shape)
 
 
 def _begins(recipe: Recipe, skipped: int | None, end: int) -> int:
-    """The first token of each text that counts, as floats (B, 1, 1); the last one always does."""
+    """Compute the first token of each text that counts (at most its last), floats (B, 1, 1)."""
     if skipped is None:
         return recipe.number(0)
     wide = recipe.shapes[end]

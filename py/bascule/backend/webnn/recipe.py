@@ -1,7 +1,7 @@
-"""What an MLGraph is to compute, as plain data: steps of WebNN's own methods, by their names.
+"""An MLGraph as plain data: steps of WebNN's methods, by name.
 
-Methods, arguments and options are those of https://www.w3.org/TR/webnn/, so that a driver only
-has to call them. An operand is the number of the step that made it.
+Methods, arguments and options are those of https://www.w3.org/TR/webnn/, so a driver only has to
+call them. An operand is the number of the step that made it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from bascule.base.arrays import Array, np
 
 Plain: TypeAlias = str | bool | int | float | tuple[int, ...]
 DataType = Literal["float32", "int32", "uint32"]
-# The methods that take their operands as one list.
+# Methods that take their operands as one list.
 LISTED = ("concat",)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`method(*operands, *arguments, {**options, **named})`; `named` are operands too.
+    """`method(*operands, *arguments, {**options, **named})`; `named` are operands, too.
 
     "input" and "constant" take a name, a shape and a data type as their arguments.
     """
@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(slots=True)
 class Recipe:
-    """Steps in order; `outputs` by name. Constants are `parameters` of a program, or stand here."""
+    """Steps in order; `outputs` by name. Constants are a program's `parameters`, or stored here."""
 
     steps: list[Step] = field(default_factory=list[Step])
     outputs: dict[str, int] = field(default_factory=dict[str, int])
@@ -43,19 +43,19 @@ class Recipe:
     _known: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
 
     def input(self, name: str, shape: tuple[int, ...], kind: DataType = "float32") -> int:
-        """A tensor that each run supplies; asked for again, it is the same operand."""
+        """Return the operand of an input; the same for the same name."""
         return self._leaf("input", name, shape, kind)
 
     def parameter(self, name: str, shape: tuple[int, ...]) -> int:
-        """A weight, named as in the program."""
+        """Return a weight, named as in the program."""
         return self._leaf("constant", name, shape, "float32")
 
     def number(self, value: float) -> int:
-        """A single number, to be broadcast."""
+        """Return a single number, to be broadcast."""
         return self.array(repr(float(value)), np.array([value], np.float32))
 
     def array(self, name: str, values: Array) -> int:
-        """A small float32 constant of the recipe's own."""
+        """Return a small float32 constant of the recipe."""
         self.constants[f"= {name}"] = values
         return self._leaf("constant", f"= {name}", values.shape, "float32")
 
@@ -68,7 +68,7 @@ class Recipe:
         named: Mapping[str, int] | None = None,
         **options: Plain,
     ) -> int:
-        """Note a step, whose result has that shape."""
+        """Add a step, whose result has that shape."""
         self.steps.append(Step(method, tuple(operands), arguments, options, named or {}))
         self.shapes.append(shape)
         return len(self.steps) - 1

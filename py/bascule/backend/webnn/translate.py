@@ -1,4 +1,4 @@
-"""A program as one MLGraph's recipe; what an MLGraph cannot hold is refused with its reason."""
+"""Translate a program to an MLGraph's recipe; what an MLGraph cannot do is rejected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TYPES: dict[DType, DataType] = {"f32": "float32", "u32": "uint32"}
 
 
 def translate(program: Program) -> Recipe:
-    """The recipe at the program's limits; UnsupportedModelError for what `refusal` names."""
+    """Return the recipe at the program's limits; UnsupportedModelError with the `refusal`."""
     refused = refusal(program)
     if refused:
         hint = 'Use tier="auto" to take the best tier that runs it.'
@@ -37,7 +37,7 @@ def translate(program: Program) -> Recipe:
 
 
 def refusal(program: Program) -> str:
-    """Why an MLGraph cannot be that program; empty where it can."""
+    """Return why an MLGraph cannot run that program; empty if it can."""
     unable = dict.fromkeys(c.op for c in program.calls if c.op not in TRANSLATIONS)
     ops = ", ".join(unable)
     if unable and not any(works_on_a_state(op) for op in unable):
@@ -57,14 +57,14 @@ def refusal(program: Program) -> str:
 
 
 def _viewed(recipe: Recipe, at: int, value: Value) -> int:
-    """The operand in the shape that is seen of it; see `Graph.reshape`."""
+    """Return the operand in the shape of its view; see `Graph.reshape`."""
     if recipe.shapes[at] == value.limits:
         return at
     return recipe.step("reshape", [at], value.limits, value.limits)
 
 
 def _leaf(recipe: Recipe, program: Program, value: Value) -> int:
-    """What no call makes. An input that no call reads is none of the graph's."""
+    """Return an operand that no call computes; an input that no call reads is left out."""
     if value in program.inputs:
         return recipe.input(value.name, value.limits, _TYPES[value.dtype])
     return recipe.parameter(value.name, value.limits)

@@ -1,10 +1,11 @@
 """The op table: each op's operands, attributes, shape rule and meaning, in one place.
 
-One file a kind of op; `table.py` says what a row holds. A row's numpy function is the definition of
-its op; `backend/webgpu/kernels*.py` has the kernels.
-Shapes: B batch, T tokens, C hidden, K and N inner and outer size of a linear layer, V vocabulary,
-H heads, G KV heads, D head size, S slots of a KV cache. What belongs to position p of a text stands
-in slot p % S of every state.
+One file per kind of op; `table.py` says what a row holds. A row's numpy function defines its op;
+`backend/webgpu/kernels*.py` has the kernels.
+
+Shapes: B batch, T tokens, C hidden, K and N inner and outer size of a linear layer, V vocabulary, H
+heads, G KV heads, D head size, S slots of a KV cache. Position p of a text is in slot p % S of
+every state.
 """
 
 from __future__ import annotations
@@ -73,19 +74,19 @@ _NOT_READ = ("table", "onto")
 
 
 def operand(call: Call, name: str) -> Value | None:
-    """The call's operand of that name; None where the op has none, or it was left out."""
+    """Return the call's operand of that name; None if the op has none, or it was left out."""
     return next((value for each, value in operands_of(call) if each.name == name), None)
 
 
 def operands_of(call: Call) -> list[tuple[Operand, Value]]:
-    """The operands that a call has, each with its row."""
+    """Return the operands of a call, each with its row."""
     row = OPS.get(call.op)
     pairs = zip(row.operands, call.operands, strict=True) if row is not None else ()
     return [(each, value) for each, value in pairs if value is not None]
 
 
 def with_operands(call: Call, **changes: Value | None) -> Call:
-    """The call with other operands, by their names."""
+    """Return the call with other operands, by name."""
     names = [each.name for each in OPS[call.op].operands]
     assert changes.keys() <= set(names)
     pairs = zip(names, call.operands, strict=True)
@@ -93,13 +94,13 @@ def with_operands(call: Call, **changes: Value | None) -> Call:
 
 
 def matrix_of(call: Call) -> Value | None:
-    """The weight or table of a call."""
+    """Return the weight or table of a call."""
     result = (value for each, value in operands_of(call) if each.role in ("weight", "table"))
     return next(result, None)
 
 
 def cost_of(call: Call) -> Cost:
-    """What a call costs at its largest sizes. Of a table only the rows that are taken count."""
+    """Return a call's cost at its largest sizes. Of a table only the gathered rows count."""
     count = OPS[call.op].multiply_adds
     read = sum(value.nbytes for each, value in operands_of(call) if each.role not in _NOT_READ)
     return Cost(count(call) if count is not None else 0, read + call.result.nbytes)
@@ -111,18 +112,18 @@ def works_on_a_state(op: str) -> bool:
 
 
 def takes_over(call: Call) -> bool:
-    """Whether the op can go on with a result, so that what stands there already stays."""
+    """Whether the op can extend a result, so that what is already there stays."""
     row = OPS.get(call.op)
     return row is not None and row.operands[-1].role == "onto"
 
 
 def is_part(call: Call) -> bool:
-    """Whether a call does a part of its op's result and leaves the rest to others."""
+    """Whether a call computes a part of its op's result and leaves the rest to others."""
     row = OPS[call.op]
     attributes = ((name, value) for name, value in call.attributes if name in row.parts)
     return any(row.defaults.get(name) != value for name, value in attributes)
 
 
 def onto_of(call: Call) -> Value | None:
-    """The operand whose memory the call's result takes over, if there is one."""
+    """Return the operand whose memory the call's result takes over, if there is one."""
     return call.operands[-1] if takes_over(call) else None

@@ -14,7 +14,7 @@ ACTIVATIONS = ("none", "gelu", "relu", "tanh", "silu", "gelu_tanh")
 # Numbers of a block: it and two of scratch stay in a core's cache over all passes.
 _BLOCK = 1 << 14
 # ln(erfc(a / sqrt(2)) / 2) for a from 0 to 6, highest power first: a minimax fit, weighted so that
-# a * exp(polynomial) is within 1e-8. Past 6 it falls on, to -72 at the clamp.
+# a * exp(polynomial) is within 1e-8. Past 6 it keeps falling, to -72 at the clamp.
 _LOG_TAIL = (
     -1.362796693e-06,
     2.004680435e-05,
@@ -37,7 +37,7 @@ def _activate(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribu
 def activate(x: Array, *, kind: str, out: Array | None = None) -> Array:
     """none, gelu (exact, Hendrycks & Gimpel 2016), relu, tanh, silu or gelu_tanh (approximate).
 
-    The result is `out` where that is given (it may be x), else a new array; x itself for "none".
+    The result is `out` if given (it may be x), else a new array; x itself for "none".
     """
     match kind:
         case "gelu":
@@ -93,7 +93,7 @@ def _gelu(x: Array, out: Array | None) -> Array:
 
 
 def _gelu_exact(x: Array) -> Array:
-    """By the standard library, value by value: slow, and only ever a yardstick."""
+    """By the standard library, value by value: slow, for reference only."""
     values = [v * 0.5 * erfc(-v * 0.5**0.5) for v in x.ravel().tolist()]
     return np.array(values, dtype=x.dtype).reshape(x.shape)
 

@@ -1,4 +1,4 @@
-"""Attention over whole texts: of all heads and queries, or of some."""
+"""Attention over whole texts: all heads and queries, or some."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def attention(
 ) -> Array:
     """Bidirectional attention (Vaswani et al. 2017) over the first lengths[b] keys of each row.
 
-    qkv (B, T, 3*C) holds q, k and v side by side. A length of 0 counts as 1, so that every row
-    has something to attend to. A part of it (see `parts`) reads a qkv (B, T, 3 * n_kept * D) and
-    writes into `onto`.
+    qkv (B, T, 3*C) holds q, k and v side by side. A length of 0 counts as 1, so that every row has
+    something to attend to. A part of it (see `parts`) reads a qkv (B, T, 3 * n_kept * D) and writes
+    into `onto`.
     """
     batch, tokens, packed = qkv.shape
     part = part_from({"heads": heads, **attributes}, tokens)
@@ -67,7 +67,7 @@ def _attend(q: Array, k: Array, v: Array, lengths: Array) -> Array:
 
 
 def softmax_without(hidden: Array, scores: Array) -> Array:
-    """Softmax over the last axis, where what is hidden has no weight."""
+    """Softmax over the last axis, with a weight of 0 for hidden elements."""
     scores = np.where(hidden, -np.inf, scores)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
@@ -109,9 +109,9 @@ def dot_product_attention(
     """softmax(scale * q @ k.T + bias) @ v over the keys that a query may see, at least one.
 
     q (B, Tq, H*D), k and v (B, Tk, G*D); a scale of 0 stands for 1 / sqrt(D). The first lengths[b]
-    keys are seen, all by default; the last query stands beside the last key, and where `causal` it
-    and those before see no key past their own. A query sees keys less than `window` (0: all) from
-    its own.
+    keys are visible, by default all; the last query has the position of the last key, and with
+    `causal` a query sees no key after its position. A query sees keys less than `window` (0: all)
+    from its position.
     """
     (batch, queries, width), keys = q.shape, k.shape[1]
     size, sharing = width // heads, heads // kv_heads

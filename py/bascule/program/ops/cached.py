@@ -1,4 +1,4 @@
-"""Causal attention over a KV cache, and what goes into it: of all heads and queries, or of some."""
+"""Causal attention over a KV cache, and the append to it: all heads and queries, or some."""
 
 from __future__ import annotations
 
@@ -77,11 +77,12 @@ def rope_append(
     pairs: str,
     **attributes: int,
 ) -> Array:
-    """Rotary embedding (Su et al. 2021); k and v go into the cache (S, 2 * n_kept * D), in place.
+    """Rotary embedding (Su et al. 2021); k and v are written to the cache (S, 2 * n_kept * D), in
+    place.
 
-    angles (256 + R, D) hold cosine and sine side by side: row p the angles of position p, row
-    256 + r those of position 256 * r. Two rows, multiplied as complex numbers, serve any position.
-    Where the cache keeps a part of the KV heads, only the heads over them go into `onto`.
+    angles (256 + R, D) hold cosine and sine side by side: row p the angles of position p, row 256 +
+    r those of position 256 * r. The complex product of two rows gives any position. If the cache
+    has a part of the KV heads, only the heads over them are written to `onto`.
     """
     part, size = part_from(attributes), attributes["size"]
     positions = int(position[0]) + np.arange(len(qkv))
@@ -98,7 +99,7 @@ def rope_append(
 
 
 def _rotated(x: Array, angles: Array, positions: Array, size: int, pairs: str) -> Array:
-    """Heads of that size, side by side in x (T, ...), rotated by their positions' angles."""
+    """Rotate heads of that size, side by side in x (T, ...), by their positions' angles."""
     half = size // 2
     turns = angles[..., :half] + 1j * angles[..., half:]  # (256 + R, D / 2)
     turn = (turns[positions % 256] * turns[256 + positions // 256])[:, None, :]
@@ -113,9 +114,9 @@ def _rotated(x: Array, angles: Array, positions: Array, size: int, pairs: str) -
 
 
 def kv_append(kv: Array, cache: Array, position: Array) -> Array:
-    """Rows of kv (T, W) go into the cache (S, W), in place; the position behind them.
+    """Write rows of kv (T, W) to the cache (S, W), in place; return the position after them.
 
-    Row t goes into slot (position + t) % S; where two go into one, the later row stays.
+    Row t goes into slot (position + t) % S; if two go into one, the later row stays.
     """
     first, end = int(position[0]), int(position[0]) + len(kv)
     positions = np.arange(max(first, end - len(cache)), end)
@@ -137,9 +138,9 @@ def cached_attention(
 ) -> Array:
     """Causal attention of grouped queries (Ainslie et al. 2023) over a cache (S, 2 * n_kept * D).
 
-    The query in row t stands at position p = position + t and meets the keys of positions up to p,
-    the last `window` of them where that is not 0. A `scale` of 0 stands for 1 / sqrt(D); scores s
-    become softcap * tanh(s / softcap) where that is not 0. A part of it writes into `onto`.
+    The query in row t is at position p = position + t and attends to the keys of positions up to p,
+    the last `window` of them unless that is 0. A `scale` of 0 stands for 1 / sqrt(D); scores s
+    become softcap * tanh(s / softcap) unless that is 0. A part of it writes into `onto`.
     """
     first, tokens = int(position[0]), len(q)
     part = part_from(attributes, tokens)

@@ -1,4 +1,4 @@
-"""Sums, products, caps and joins of tensors, and the order of their axes."""
+"""Sums, products, caps, concatenation and transposition."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ def scale(x: Array, *, by: float) -> Array:
 
 
 def softcap(x: Array, *, cap: float) -> Array:
-    """cap * tanh(x / cap): within -cap and cap, monotonic, nearly x near 0."""
+    """cap * tanh(x / cap): between -cap and cap, monotonic, nearly x near 0."""
     return cap * np.tanh(x / x.dtype.type(cap))
 
 
 def concat(*parts: Array | None) -> Array:
-    """Side by side on the last axis."""
+    """Concatenate on the last axis."""
     return np.concatenate([part for part in parts if part is not None], axis=-1)
 
 
 def transpose(x: Array, *, axes: str) -> Array:
-    """x with its axes in that order, densely: axis i of y is axis axes[i] of x."""
+    """Transpose x, densely: axis i of y is axis axes[i] of x."""
     return np.ascontiguousarray(x.transpose([int(axis) for axis in axes]))
 
 

@@ -28,7 +28,7 @@ def _embedding(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attrib
 
 
 def _has_rows(position: Shape, tokens: int | Dim, hidden: int | Dim) -> bool:
-    """Whether it has a row a token; the tokens of a run may be known only then."""
+    """Whether it has a row per token; a run's number of tokens may be known only then."""
     short = isinstance(tokens, int) and isinstance(position[0], int) and position[0] < tokens
     return position[1:] == (hidden,) and not short
 
@@ -53,7 +53,7 @@ def _part(
     y: Shape,
     attributes: Mapping[str, Attribute],
 ) -> None:
-    """What an op over a part of a table's rows needs: a part within the whole, and y's shape."""
+    """Check a part of a table: it must be within the whole, and fit y's shape."""
     first, whole, rows = attributes["first"], attributes["whole"], table[0]
     assert isinstance(first, int)
     assert isinstance(whole, int)
@@ -75,8 +75,8 @@ def embedding(
 ) -> Array:
     """y[b,t] = table[ids[b,t]] + position[t] + bias. An id past the table takes its last row.
 
-    A table may be rows `first` on of one of `whole` rows: for an id of the others `before` (B, T,
-    C), zeros by default, stands in its row's place.
+    A table may be rows `first` on of one of `whole` rows: an id of the other rows takes `before`
+    (B, T, C), by default zeros.
     """
     y = taken(table, ids, before, first, whole)
     if position is not None:
@@ -105,7 +105,7 @@ def token_embedding(
 def taken(
     table: Array | BlockMatrix, ids: Array, before: Array | None, first: int, whole: int
 ) -> Array:
-    """Rows of a table by their ids (..., C), or `before` where they are in another part of it."""
+    """Gather rows of a table by ids (..., C), or `before` for ids in another part of it."""
     rows = table.shape[0]
     local = np.minimum(ids, (whole or rows) - 1).astype(np.int64) - first
     inside = ((local >= 0) & (local < rows))[..., None]

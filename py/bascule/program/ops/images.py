@@ -1,4 +1,4 @@
-"""Ops on images: what a convolution sees, as rows."""
+"""Ops on images: the windows of a convolution, as rows."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from bascule.errors import InputError
 from bascule.program.ops.table import Op, inputs
 from bascule.program.program import Attribute, Shape
 
-# Of the window, in pixels; and which lines of the output, over all images, a call does (0: all).
+# The window, in pixels; and which lines of the output, over all images, a call computes (0: all).
 _NAMES = ("k_height", "k_width", "stride_y", "stride_x", "pad_y", "pad_x", "first", "lines")
 PATCHES: Mapping[str, type] = MappingProxyType(dict.fromkeys(_NAMES, int))
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Places of a window on images (B, H, W, C)."""
+    """Positions of a window on images (B, H, W, C)."""
 
     out_height: int
     out_width: int
@@ -28,7 +28,7 @@ class Windows:
 
 
 def windows_of(x: tuple[int, ...], attributes: Mapping[str, Attribute]) -> Windows:
-    """Where the window of a call stands; InputError where it has no place."""
+    """Return the positions of a call's window; InputError if there are none."""
     numbers: dict[str, int] = {}
     for name in PATCHES:
         value = attributes[name]
@@ -61,8 +61,8 @@ def patches_shape(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Att
 
 
 def patches(x: Array, **attributes: int) -> Array:
-    """What a window of k_height x k_width sees of images (B, H, W, C), zeros around them: a row
-    (KH * KW * C) for each of its places, of `lines` lines of places from `first` on.
+    """Extract the k_height x k_width windows of images (B, H, W, C), zero-padded: a row (KH * KW *
+    C) per position, for `lines` lines of positions from `first` on.
     """
     windows = windows_of(x.shape, attributes)
     pad_y, pad_x = attributes["pad_y"], attributes["pad_x"]

@@ -1,4 +1,4 @@
-"""Products: linear layers, with what is fused with them, and matrices one by one."""
+"""Products: linear layers, with what is fused with them, and batched matrix products."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def linear(
     *,
     activation: str = "none",
 ) -> Array:
-    """y = activation(x @ weight.T + bias) + residual. Blocks become numbers tile by tile."""
-    # One flat product: numpy hands a 2-d one to BLAS whole, an n-d one matrix by matrix.
+    """y = activation(x @ weight.T + bias) + residual. Blocks are dequantized tile by tile."""
+    # One flat product: numpy passes a 2-d one to BLAS whole, an n-d one matrix by matrix.
     flat = x.reshape(-1, x.shape[-1])
     if isinstance(weight, BlockMatrix):
         y = np.concatenate([flat @ tile.T.astype(x.dtype) for _, tile in weight.tiles()], axis=1)
@@ -76,7 +76,7 @@ def gated_linear(x: Array, weight: Array | BlockMatrix, *, activation: str) -> A
 
 
 def matmul(x: Array, y: Array, *, transposed: bool = False) -> Array:
-    """x (..., M, K) @ y (..., K, N), or where it lies transposed (..., N, K), matrix by matrix."""
+    """x (..., M, K) @ y (..., K, N), or (..., N, K) if transposed, matrix by matrix."""
     return x @ (y.swapaxes(-1, -2) if transposed else y)
 
 

@@ -1,4 +1,4 @@
-"""Normalisation over the last axis."""
+"""Normalization over the last axis."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _rms_norm(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> S
 def layer_norm(
     x: Array, weight: Array, bias: Array, residual: Array | None = None, *, eps: float
 ) -> Array:
-    """Normalise over the last axis, then scale and shift (Ba et al. 2016)."""
+    """Normalize over the last axis, then scale and shift (Ba et al. 2016)."""
     s = x if residual is None else x + residual
     centred = s - s.mean(axis=-1, keepdims=True)
     variance = np.mean(centred * centred, axis=-1, keepdims=True)
@@ -40,7 +40,7 @@ def layer_norm(
 
 
 def rms_norm(x: Array, weight: Array, *, eps: float, plus: float = 0.0) -> Array:
-    """y = x / sqrt(mean(x^2) + eps) * (weight + plus) by runs of D (Zhang & Sennrich 2019).
+    """y = x / sqrt(mean(x^2) + eps) * (weight + plus) in runs of D (Zhang & Sennrich 2019).
 
     x (..., n * D), weight (D).
     """

@@ -1,9 +1,10 @@
-"""Parts of attention: calls that do some heads and some queries, and leave the rest alone.
+"""Parts of attention: calls that compute some heads and some queries, and leave the rest alone.
 
-They write into one result, each behind the other: a part takes over the memory of its operand
-`onto`, the result of the part before it. Nothing is cut out of an operand or joined at the end, and
-queries past a run's actual size are none. Indices count heads and queries of the whole attention;
-the operand, qkv or a KV cache, may hold a part of the (KV) heads, those from `first_kept` on.
+They write into one result, one after the other: a part takes over the memory of its operand `onto`,
+the result of the part before it. Nothing is sliced from an operand or joined at the end, and
+queries past a run's actual size do not exist. Indices count heads and queries of the whole
+attention; the operand, qkv or a KV cache, may have a part of the (KV) heads, those from
+`first_kept` on.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from bascule.program.program import Attribute, Call, Dim, Shape
 
 PART = {"first_head": int, "n_heads": int, "first_query": int, "n_queries": int}
 KEPT = {"first_kept": int, "n_kept": int}
-# All of it: numbers from 0 on, and as many as there are.
+# Everything: from 0 on, and as many as there are.
 WHOLE: Mapping[str, Attribute] = MappingProxyType(dict.fromkeys((*PART, *KEPT), 0))
 PLACES = frozenset(name for name in WHOLE if name.startswith("first_"))
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Heads and queries that a call does, out of `heads` over `kv_heads`, and what is kept."""
+    """Heads and queries that a call computes, out of `heads` over `kv_heads`, and what is kept."""
 
     heads: int
     kv_heads: int
@@ -37,7 +38,7 @@ class Part:
 
     @property
     def sharing(self) -> int:
-        """Heads of this part over one KV head."""
+        """Heads of this part per KV head."""
         return max(1, min(self.n_heads, self.heads // self.kv_heads))
 
     @property
@@ -47,16 +48,15 @@ class Part:
 
     @property
     def n_kv_heads(self) -> int:
-        """KV heads that this part meets."""
+        """KV heads that this part uses."""
         return self.n_heads // self.sharing
 
     def queries(self, tokens: int) -> int:
-        """How many of its queries there are among so many tokens."""
+        """Return how many of its queries exist among that many tokens."""
         return max(0, min(tokens - self.first_query, self.n_queries))
 
     def check(self, op: str) -> None:
-        """InputError for an empty part, one that splits a KV group, and
-        some of another's, and where its KV heads are not kept."""
+        """InputError for an empty part, a split KV group, or KV heads that are not kept."""
         shared, first, end = self.heads // self.kv_heads, self.first_head, self._end
         aligned = first % shared == 0 and self.n_heads % shared == 0
         within = first // shared == (end - 1) // shared
@@ -74,16 +74,14 @@ class Part:
 
 
 def part_of(call: Call) -> Part:
-    """What a call of an op with heads does: all of it, unless its attributes name a part."""
+    """Return the part that a call with heads computes: all, unless its attributes name one."""
     x = call.operands[0]
     assert x is not None
     return part_from(dict(call.attributes), x.limits[-2])
 
 
 def part_from(attributes: Mapping[str, Attribute], tokens: int = 1) -> Part:
-    """What attributes say; where they count nothing, the heads over what is kept, and `tokens`
-    queries.
-    """
+    """Read a part from attributes; by default the heads over what is kept, and `tokens` queries."""
 
     def number(name: str) -> int:
         value = attributes.get(name, 0)
@@ -102,7 +100,7 @@ def part_from(attributes: Mapping[str, Attribute], tokens: int = 1) -> Part:
 
 
 def attention_work(call: Call) -> int:
-    """Multiply-adds of attention at its largest sizes: those of the scores and of the sums."""
+    """Return the multiply-adds of attention at its largest sizes: of the scores and of the sums."""
     part, (x, cache, *_) = part_of(call), call.operands
     assert x is not None
     assert cache is not None
@@ -116,7 +114,7 @@ def attention_work(call: Call) -> int:
 
 
 def checked(op: str, attributes: Mapping[str, Attribute]) -> Part:
-    """What a call's attributes say; InputError where there are no such heads or no such part."""
+    """Read a part from attributes; InputError for impossible heads or parts."""
     heads = attributes["heads"]
     kv_heads, size = attributes.get("kv_heads", heads), attributes.get("size", 4)
     assert isinstance(heads, int)
@@ -131,7 +129,7 @@ def checked(op: str, attributes: Mapping[str, Attribute]) -> Part:
 
 
 def onto_shape(op: str, result: Shape, onto: Shape | None) -> Shape:
-    """The result's shape; InputError where it would go on with another."""
+    """Return the result's shape; InputError if `onto` has another."""
     if onto is not None and onto != result:
         raise InputError(
             f"op {op}", f"a result {_shape_text(result)} to go on with", _shape_text(onto)

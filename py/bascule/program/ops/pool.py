@@ -1,4 +1,4 @@
-"""Pooling: one vector a text."""
+"""Pooling: one vector per text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _pool(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute])
 
 
 def pool(x: Array, lengths: Array, skipped: Array | None = None, *, kind: str) -> Array:
-    """One vector a text from its tokens skipped[b] (0) to lengths[b], at least one of them."""
+    """Return one vector per text from its tokens skipped[b] (0) to lengths[b], at least one."""
     tokens = x.shape[1]
     end = np.clip(lengths.astype(np.int64), 1, tokens)
     begin = np.zeros_like(end) if skipped is None else np.minimum(skipped, end - 1)

@@ -10,8 +10,8 @@ from bascule.errors import InputError
 from bascule.program.ops.table import Op, Operand, first_two, inputs, need
 from bascule.program.program import Attribute, Dim, Shape
 
-# A distance where a bucket begins comes out a little below it in float32; the next smaller distance
-# is many times as far away.
+# In float32 the distance where a bucket begins comes out a little below it; the next smaller
+# distance is many times as far away.
 NUDGE = 1e-4
 
 
@@ -43,8 +43,8 @@ def relative_bias(
     """y[h,q,k] = table[bucket(k - q), h] (Raffel et al. 2020), for `length` keys.
 
     As many queries, or the last of the first lengths[0] alone (0 counts as 1). Half of the R
-    buckets are for keys behind the query; where `causal` all are, and keys ahead have the query's
-    own. Of each half, half hold one distance each; the others are wider and wider, up to
+    buckets are for keys behind the query; with `causal` all are, and keys ahead have the query's
+    own. In each half, half of the buckets hold one distance each; the others grow wider, up to
     `max_distance`, from which on all share the last.
     """
     side = len(table) if causal else len(table) // 2
@@ -74,8 +74,8 @@ def _rope(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute])
 def rope(x: Array, angles: Array, *, size: int) -> Array:
     """Rotate each head of x (B, T, H*D) by the angles of its token's position (Su et al. 2021).
 
-    Row p of angles (P, D) holds the cosines and, behind them, the sines of position p; pairs are
-    elements half a head apart. Positions past the table take its last row.
+    Row p of angles (P, D) holds the cosines and then the sines of position p; pairs are elements
+    half a head apart. Positions past the table take its last row.
     """
     half = size // 2
     at = np.minimum(np.arange(x.shape[1]), len(angles) - 1)

@@ -1,4 +1,4 @@
-"""Recurrent layers: a state that goes from each step to the next."""
+"""Recurrent layers: a state passes from each step to the next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bascule.program.ops.samples import Draw
 from bascule.program.ops.table import Op, Operand, first_two, inputs, need
 from bascule.program.program import Attribute, Call, Shape
 
-# Hidden numbers of an LSTM; its kernel keeps them in workgroup memory.
+# Hidden size of an LSTM; its kernel keeps the state in workgroup memory.
 MOST_HIDDEN = 2048
 # Past it exp overflows float32, and the sigmoid is 0.
 _LOWEST = -80.0
@@ -30,9 +30,9 @@ def _lstm(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape
 def lstm(gates: Array, weight: Array, state: Array) -> Array:
     """Steps of a long short-term memory (Hochreiter & Schmidhuber 1997): (T, 2H).
 
-    A row of `gates` (T, 4H) has what a step's input adds, for the input gate, the forget gate, the
-    candidate and the output gate in turn; the hidden numbers of the step before add theirs by
-    `weight` (H, 4H). `state` and each row of the result are H hidden numbers and H of the cell.
+    A row of `gates` (T, 4H) has what a step's input adds to the input gate, the forget gate, the
+    candidate and the output gate in turn; the previous hidden state is added through `weight` (H,
+    4H). `state` and each row of the result are H hidden numbers and H of the cell.
     """
     size = len(weight)
     result = np.empty((len(gates), 2 * size), gates.dtype)
@@ -51,7 +51,7 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _contracting(draw: Draw) -> Array:
-    """A weight that makes less of differences with each step: others can make much of rounding."""
+    """A weight that reduces differences in each step: others can amplify rounding."""
     scale = 0.5 / draw.shape[0] ** 0.5
     return (scale * draw.rng.standard_normal(draw.shape)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Data of trials: what an operand of a small run holds, the same on every machine."""
+"""Data of trials: an operand of a small run, the same on every machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TABLE_ROWS = 97
 # Ids of a vocabulary in a trial.
 VOCABULARY = 1000
-# Where a text stands in its cache when the run begins.
+# Position of the text in its cache when the run starts.
 _POSITION = 17
 # Byte offsets of a block's float16 numbers, and their size: numbers come out at about 0.3.
 _HALVES: Mapping[DType, tuple[tuple[int, float], ...]] = {
@@ -31,18 +31,18 @@ _HALVES: Mapping[DType, tuple[tuple[int, float], ...]] = {
     "q5_k": ((0, 0.001), (2, 0.01)),
     "q6_k": ((208, 0.0005),),
 }
-# Far from where top-p and min-p cut, and from each other: rounding changes no draw.
+# Far from the cuts of top-p and min-p, and from each other: rounding changes no draw.
 _LIKELY = (6.0, 5.5, 5.0, 4.5, 4.0, -4.0)
 _SEED = 11
-# Numbers of a weight from which the size of all is estimated.
+# Numbers of a weight from which the RMS of all is estimated.
 _SOME = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """An operand whose data is wanted, its shape in the trial, and the call it belongs to.
+    """The operand whose data is wanted, its shape in the trial, and its call.
 
-    `matrix` is the call's weight or table and `data` gives another operand's data.
+    `matrix` is the call's weight or table, and `data` returns another operand's data.
     """
 
     value: Value
@@ -63,7 +63,7 @@ def normal(draw: Draw) -> Array:
 
 
 def before_product(draw: Draw) -> Array:
-    """Normals whose product with the call's weight comes out at about 1."""
+    """Normals whose product with the call's weight is about 1."""
     weight = draw.matrix
     assert weight is not None
     block = block_of(weight.dtype)
@@ -75,7 +75,7 @@ def before_product(draw: Draw) -> Array:
 
 
 def ids(draw: Draw) -> Array:
-    """Rows of the call's table, the last of them first."""
+    """Rows of the call's table, its last one first."""
     return _below(draw, draw.matrix.limits[0] if draw.matrix else 1)
 
 
@@ -97,7 +97,7 @@ def skipped(draw: Draw) -> Array:
 
 
 def position(draw: Draw) -> Array:
-    """In the middle of a text."""
+    """The middle of a text."""
     return np.full(draw.shape, _POSITION, np.uint32)
 
 
@@ -110,7 +110,7 @@ def settings(draw: Draw) -> Array:
 
 
 def kinds(draw: Draw) -> Array:
-    """Every fifth id may not be chosen, every seventh not as the first."""
+    """Every fifth id is forbidden, every seventh as the first."""
     ids = np.arange(draw.shape[0])
     return np.where(ids % 5 == 0, 2, ids % 7 == 0).astype(np.uint32)
 
@@ -122,7 +122,7 @@ def rules(draw: Draw) -> Array:
 
 
 def logits(draw: Draw) -> Array:
-    """Far below 0 but for a few likely ones."""
+    """Very negative except for a few likely ones."""
     numbers = draw.rng.uniform(-30, -20, draw.shape)
     places = draw.rng.permutation(draw.shape[-1])[: len(_LIKELY)]
     numbers[..., places] = _LIKELY[: len(places)]
@@ -130,7 +130,7 @@ def logits(draw: Draw) -> Array:
 
 
 def matrix(draw: Draw) -> Array:
-    """Random blocks with scales of a sane size and both signs, as bytes."""
+    """Random blocks with scales of a reasonable size and both signs, as bytes."""
     rng, value = draw.rng, draw.value
     count = prod(value.limits)
     if value.dtype == "f32":

@@ -1,8 +1,8 @@
-"""Choosing the next token.
+"""Choose the next token.
 
-`settings` (8) u32 hold: temperature (bits of f32; 0 takes the likeliest), top_k (0 is off), top_p
-(f32; 1 is off), min_p (f32; 0 is off), penalty (f32; 0 and 1 are off), the penalty's window in
-tokens, the seed, and a word that is not used.
+`settings` (8) u32 are: temperature (bits of f32; 0 is greedy), top_k (0 is off), top_p (f32; 1 is
+off), min_p (f32; 0 is off), penalty (f32; 0 and 1 are off), the penalty's window in tokens, the
+seed, and an unused word.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from bascule.program.ops.states import POSITION, TOKENS
 from bascule.program.ops.table import Op, Operand, first_two, need
 from bascule.program.program import Attribute, Shape
 
-# The token of logits of which one is NaN, or the highest infinite. The host reads tokens anyway:
-# this one reports the fault at no cost.
+# The token if a logit is NaN, or the highest infinite. The host reads tokens anyway, so this
+# reports the fault at no cost.
 NOT_A_TOKEN = 0xFFFFFFFF
 
 SETTINGS = 8  # words of a sampler's settings
@@ -27,7 +27,7 @@ _LOGITS = Operand("logits", "input", cut=(1, samples.VOCABULARY), sample=samples
 _SETTINGS = Operand("settings", "state", sample=samples.settings)
 _KINDS = Operand("kinds", "state", cut=(0, samples.VOCABULARY), sample=samples.kinds)
 _RULES = Operand("rules", "state", sample=samples.rules)
-# The states of a text, which grows by a token.
+# The states of a text, which grows by one token.
 _APPENDED = (replace(TOKENS, updated=True), replace(POSITION, updated=True))
 
 
@@ -53,14 +53,12 @@ def _allowed(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribut
 
 
 def argmax_token(logits: Array, tokens: Array, position: Array) -> Array:
-    """The first of the highest logits, or NOT_A_TOKEN, becomes the next token; the position moves
-    on.
-    """
+    """The first of the highest logits, or NOT_A_TOKEN, becomes the next token."""
     return _append_token(first_highest(logits[0]), tokens, position)
 
 
 def first_highest(logits: Array) -> int:
-    """The first of the highest ids, or NOT_A_TOKEN."""
+    """Return the first of the highest ids, or NOT_A_TOKEN."""
     first = int(np.argmax(logits))  # the first NaN where there is one
     return first if np.isfinite(logits[first]) else NOT_A_TOKEN
 
@@ -72,7 +70,7 @@ def _append_token(token: int, tokens: Array, position: Array) -> Array:
 
 
 def penalise(logits: Array, tokens: Array, position: Array, settings: Array) -> Array:
-    """Each of the last `window` tokens, once, made less likely (Keskar et al. 2019)."""
+    """Make each of the last `window` tokens less likely, once (Keskar et al. 2019)."""
     penalty, window = float(_numbers(settings)[4]), int(settings[5])
     here = int(position[0])
     came = np.arange(max(0, here + 1 - min(window, len(tokens))), here + 1)
@@ -85,7 +83,7 @@ def penalise(logits: Array, tokens: Array, position: Array, settings: Array) -> 
 
 
 def sample_token(logits: Array, tokens: Array, position: Array, settings: Array) -> Array:
-    """Draw an id, at temperature 0 the likeliest; it becomes the next token, as in argmax_token."""
+    """Sample an id, greedily at temperature 0; it becomes the next token, as in argmax_token."""
     if first_highest(logits[0]) == NOT_A_TOKEN:
         return _append_token(NOT_A_TOKEN, tokens, position)
     weights = kept_weights(logits[0], settings)
@@ -98,10 +96,10 @@ def allowed_token(
 ) -> Array:
     """Return the first of the highest allowed logits, and its probability among the allowed.
 
-    An id is allowed where its kind is 0, or 1 (not the first token) and `is_first` is 0, and it is
-    in [text_first, times) or [times_first, times_end); `rules` are these three and `is_first`. Ids
-    from `times` on stand for times: where the allowed ones together are likelier than any allowed
-    text, only they are. The id is -1 where a logit is not finite or none is allowed.
+    An id is allowed if its kind is 0, or 1 (not the first token) and `is_first` is 0, and it is in
+    [text_first, times) or [times_first, times_end); `rules` are these three and `is_first`. Ids
+    from `times` on are timestamps: if the allowed ones together are likelier than any allowed text,
+    only they are allowed. The id is -1 if a logit is not finite or none is allowed.
     """
     text_first, times_first, times_end, is_first = (int(word) for word in rules)
     x, ids = logits[0].astype(np.float64), np.arange(logits.shape[1])
@@ -121,11 +119,12 @@ def allowed_token(
 
 
 def kept_weights(logits: Array, settings: Array) -> Array:
-    """The weight of each id against the highest, 0 for what top-k, top-p and min-p leave out.
+    """Return each id's weight relative to the highest, 0 for what top-k, top-p and min-p exclude.
 
-    They apply in this order, each to what the one before kept; equals stay or go together. top-p
-    (Holtzman et al. 2020) keeps the fewest whose share of the weight reaches it, min-p (Nguyen et
-    al. 2024) what weighs that much against the highest. That one is finite, and no logit NaN.
+    They apply in this order, each to what the previous one kept; ties are kept or excluded
+    together. top-p (Holtzman et al. 2020) keeps the fewest whose share of the weight reaches it,
+    min-p (Nguyen et al. 2024) those that weigh at least that much relative to the highest. The
+    highest is finite, and no logit NaN.
     """
     temperature, _, top_p, min_p = _numbers(settings)[:4]
     top_k = int(settings[1])
@@ -146,13 +145,13 @@ def kept_weights(logits: Array, settings: Array) -> Array:
 
 
 def pick(weights: Array, u: float) -> int:
-    """The first id whose cumulative weight exceeds u, in [0, 1), times all of it."""
+    """Return the first id whose cumulative weight exceeds u, in [0, 1), times the total."""
     mass = np.cumsum(weights)
     return int(np.searchsorted(mass, u * mass[-1], side="right"))
 
 
 def uniform_at(seed: int, at: int) -> float:
-    """A number in [0, 1) for a seed and a position: pcg2d of Jarzynski & Olano 2020."""
+    """Return a number in [0, 1) for a seed and a position: pcg2d of Jarzynski & Olano 2020."""
     x, y = ((v * 1664525 + 1013904223) % 2**32 for v in (seed, at))
     for _ in range(2):
         x = (x + y * 1664525) % 2**32

@@ -1,4 +1,4 @@
-"""Ops on signals: overlapping frames, magnitudes, logarithms, and the range of numbers."""
+"""Ops on signals: overlapping frames, magnitudes, logarithms and range limits."""
 
 from __future__ import annotations
 
@@ -52,16 +52,17 @@ def _limit_range(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -
 
 
 def frames(x: Array, window: Array, *, step: int, pad: int, count: int) -> Array:
-    """`count` frames (count, K) of x (N), one every `step` samples, each times the window (K).
+    """Return `count` frames (count, K) of x (N), one every `step` samples, times the window (K).
 
-    The first begins `pad` samples before x, which is reflected at both ends, its end samples once.
+    The first starts `pad` samples before x, which is reflected at both ends without repeating its
+    end samples.
     """
     wide = np.pad(x, pad, mode="reflect")
     return np.lib.stride_tricks.sliding_window_view(wide, len(window))[::step][:count] * window
 
 
 def magnitude(x: Array) -> Array:
-    """sqrt(re^2 + im^2) of x (..., 2K), whose rows are K real parts and K imaginary ones."""
+    """sqrt(re^2 + im^2) of x (..., 2K), whose rows are K real and K imaginary parts."""
     real, imaginary = np.split(x, 2, axis=-1)
     return np.sqrt(real * real + imaginary * imaginary)
 

@@ -1,4 +1,4 @@
-"""States that ops of several kinds share: the tokens of a text, and where it stands."""
+"""States that ops of several kinds share: the tokens of a text, and its position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a row of the op table holds, and what shape rules share."""
+"""The row type of the op table, and helpers of shape rules."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Operand:
     """An operand of an op.
 
     A call changes an `updated` state in place. `by_row`: a vector with a number for each row of the
-    weight, split together with it. The rest is about trials (`backend/webgpu/trials.py`): `cut` is
-    an axis of fixed size and how much of it a trial keeps, `rows` the size of a Dim there (0: as
-    its role has it, and `rows` hold for trials of every size), `sample` its data where that is not
-    its role's.
+    weight, split together with it. The rest is for trials (`backend/webgpu/trials.py`): `cut` is an
+    axis of fixed size and how much of it a trial keeps, `rows` the size of a Dim there (0: as its
+    role has it, and `rows` apply to trials of every size), `sample` its data if that is not its
+    role's.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a call costs at its largest sizes: multiply-adds, and bytes read and written."""
+    """A call's cost at its largest sizes: multiply-adds, and bytes read and written."""
 
     multiply_adds: int
     nbytes: int
@@ -59,8 +59,8 @@ class Cost:
 class Op:
     """A row of the table.
 
-    `defaults` has the attributes that a call may leave out; `parts` names those that let it do a
-    part of its result alone. The weight's rows are `stacked` matrices, one after the other.
+    `defaults` has the attributes that a call may leave out; `parts` names those that let it compute
+    a part of its result. The weight's rows are `stacked` matrices, one after the other.
     `multiply_adds` counts those of a call at its largest sizes; None: it has none.
     """
 
@@ -77,28 +77,28 @@ class Op:
     multiply_adds: Callable[[Call], int] | None = None
 
     def index(self, *roles: Role) -> int | None:
-        """Where the first operand with one of these roles stands; None if there is none."""
+        """Return the index of the first operand with one of these roles; None if there is none."""
         return next((i for i, o in enumerate(self.operands) if o.role in roles), None)
 
 
 def inputs(*names: str) -> tuple[Operand, ...]:
-    """Operands in the role of an input; names end in "?" where one may be left out."""
+    """Return operands in the role of an input; names that end in "?" are optional."""
     return tuple(Operand(name.rstrip("?"), "input", name.endswith("?")) for name in names)
 
 
 def onto() -> Operand:
-    """The operand that a result takes over, the last of an op."""
+    """Return the operand whose memory a result takes over, the last of an op."""
     return Operand("onto", "onto", optional=True)
 
 
 def need(ok: bool, op: str, expected: str, value: object) -> None:
-    """InputError with what was found instead of what the op expects, unless `ok`."""
+    """InputError unless `ok`, with what the op expects and the value found."""
     if not ok:
         raise InputError(f"op {op}", expected, str(value))
 
 
 def first_two(shapes: tuple[Shape | None, ...], op: str) -> tuple[Shape, Shape]:
-    """The first two operands' shapes, where an op needs both."""
+    """Return the first two operands' shapes, for an op that needs both."""
     first, second = shapes[:2]
     if first is None or second is None:
         raise InputError(f"op {op}", "its first two operands", str(shapes))
@@ -106,5 +106,5 @@ def first_two(shapes: tuple[Shape | None, ...], op: str) -> tuple[Shape, Shape]:
 
 
 def same_shape(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
-    """The first operand's."""
+    """Return the first operand's shape."""
     return shapes[0] or ()

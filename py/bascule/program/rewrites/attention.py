@@ -1,4 +1,4 @@
-"""What the rewrites of attention share: how much work a call is, and how it becomes parts."""
+"""What the rewrites of attention share: the work of a call, and its division into parts."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from bascule.program.ops.parts import KEPT, PART, Part
 from bascule.program.program import Call, Program, Value
 from bascule.program.rewrites.rewrite import Taken, rebuilt
 
-# What the parts of a call do, each with its operands.
+# The parts of a call, each with its operands.
 Pieces = Sequence[tuple[Part, tuple[Value | None, ...]]]
 
 
 def does_attention(call: Call) -> bool:
-    """Whether it is attention, over a cache or not, that can be done by heads and queries."""
+    """Whether it is attention, cached or not, that can be divided by heads and queries."""
     return OPS[call.op].parts >= PART.keys()
 
 
 def keeps_kv_heads(call: Call) -> bool:
-    """Whether it works on a KV cache, which may keep some of the heads."""
+    """Whether it uses a KV cache, which may keep some of the heads."""
     return OPS[call.op].parts >= KEPT.keys() and operand(call, "cache") is not None
 
 
 def spans(first: int, count: int, n: int) -> list[tuple[int, int]]:
-    """`count` things from `first` on as n ranges (first, count), equal but for one."""
+    """Divide `count` things from `first` on into n ranges (first, count) of nearly equal length."""
     ends = [first + count * i // n for i in range(n + 1)]
     return [(a, b - a) for a, b in pairwise(ends)]
 
 
 def pieces_of(call: Call, parts: Sequence[Part]) -> Pieces:
-    """Parts over the operands of the call itself."""
+    """Return parts with the operands of the call itself."""
     return [(part, call.operands) for part in parts]
 
 
 def chained(call: Call, pieces: Pieces) -> list[Call]:
-    """The call as parts that write behind each other into its result."""
+    """Return the call as parts that write one after the other into its result."""
     onto = onto_of(call)
     chain: list[Call] = []
     for part, operands in pieces:
@@ -58,7 +58,7 @@ def split(
     *,
     states: Sequence[Value] | None = None,
 ) -> tuple[Program, tuple[Taken, ...]]:
-    """Split each call for which `pieces` has any; returns what was taken, like splits once."""
+    """Split each call for which `pieces` returns any; return what was applied, without repeats."""
     calls: list[Call] = []
     applied: dict[Taken, None] = {}
     for call in program.calls:

@@ -1,7 +1,7 @@
-"""Cutting weights by rows into parts, in such a way that all programs of a model agree on them.
+"""Cut weights by rows into parts, so that all programs of a model agree on them.
 
-A part is a parameter with a buffer of its own. It starts at a multiple of four rows (of a gated
-layer's weight, of each half), so that its bytes start at a whole word in every format.
+A part is a parameter with its own buffer. It starts at a multiple of four rows (in a gated layer's
+weight, of each half), so that its bytes start at a whole word in every format.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from bascule.program.rewrites.rewrite import Limits, StrategyName, Taken, rebuil
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Into how many parts a weight is cut (of a gated layer's, each half is), and why."""
+    """The number of parts of a weight (in a gated layer, of each half), and the reason."""
 
     parts: int
     reason: str
 
 
-# By the names of weights; those that are not named stay whole.
+# By the names of weights; those not listed stay whole.
 Cuts = Mapping[str, Cut]
-# A call over a whole weight, and bias where it has one, becomes calls over their parts.
+# Turns a call over a whole weight (and bias, if it has one) into calls over their parts.
 Split = Callable[[Call, Sequence[Parameter], Sequence[Parameter]], list[Call]]
 
 _STEP = 4
 
 
 def cuts_of(program: Program, limits: Limits) -> dict[str, Cut]:
-    """The parts of every weight that is to be cut; LimitError where that cannot help."""
+    """Return the parts of every weight that must be cut; LimitError if that cannot help."""
     cuts: list[Cuts] = []
     known = {parameter.name for parameter in program.parameters}
     for call in program.calls:
@@ -46,7 +46,7 @@ def cuts_of(program: Program, limits: Limits) -> dict[str, Cut]:
         if parts and not {v.name for v in (weight, _bias_of(call)) if v} <= known:
             hint = "Only parameters can be cut into parts."
             raise LimitError(weight.name, _size(weight.nbytes), _allowed(limits), hint=hint)
-        # Where a rewrite has been here already, another reader takes the parts that there are.
+        # If a rewrite has cut it already, another reader uses the existing parts.
         n_parts = sum(name.startswith(f"{weight.name}[") for name in known) // OPS[call.op].stacked
         if parts:
             cuts.append({weight.name: Cut(parts, _reason(call, weight, limits))})
@@ -56,7 +56,7 @@ def cuts_of(program: Program, limits: Limits) -> dict[str, Cut]:
 
 
 def merged(cuts: Iterable[Cuts]) -> dict[str, Cut]:
-    """The finest of each weight's cuts, among equals the first."""
+    """Return the finest of each weight's cuts, the first among equals."""
     results: dict[str, Cut] = {}
     for some in cuts:
         for name, cut in some.items():
@@ -72,9 +72,9 @@ def with_parts(
     strategy: StrategyName,
     splits: Mapping[str, Split],
 ) -> tuple[Program, tuple[Taken, ...]]:
-    """Split the calls of these ops whose weights are to be cut; None: as this program alone needs.
+    """Split the calls of these ops whose weights must be cut; None: as this program alone needs.
 
-    What is read no longer is no parameter any more; parts stand where the whole was.
+    Parameters that are no longer read are removed; parts take the place of the whole.
     """
     cuts = cuts_of(program, limits) if cuts is None else cuts
     parameters = {parameter.name: parameter for parameter in program.parameters}
@@ -104,7 +104,7 @@ def with_parts(
 
 
 def parts_of(parameter: Parameter, parts: int, halves: int = 1) -> list[Parameter]:
-    """Near-equal parts of each half, one after the other."""
+    """Return nearly equal parts of each half, one after the other."""
     rows = parameter.shape[0] // halves
     steps = ceil(rows / _STEP)
     ends = [min(rows, steps * part // parts * _STEP) for part in range(parts + 1)]
@@ -124,12 +124,12 @@ def parts_of(parameter: Parameter, parts: int, halves: int = 1) -> list[Paramete
 
 
 def value_of(parameter: Parameter) -> Value:
-    """What a call has for it."""
+    """Return the value of a parameter in a call."""
     return Value(parameter.name, parameter.shape, parameter.dtype)
 
 
 def _parts_needed(call: Call, weight: Value, limits: Limits) -> int:
-    """Parts of each half; 0 where nothing has to be cut."""
+    """Return the parts of each half; 0 if nothing has to be cut."""
     if call.result.nbytes > limits.binding_nbytes:
         hint = "Run fewer or shorter texts at once, or use a tier without such a limit."
         raise LimitError(call.result.name, _size(call.result.nbytes), _allowed(limits), hint=hint)
@@ -153,7 +153,7 @@ def _parts_needed(call: Call, weight: Value, limits: Limits) -> int:
 
 
 def _bias_of(call: Call) -> Value | None:
-    """What has a number for each row of the weight."""
+    """Return the operand that has a number for each row of the weight."""
     return next((value for each, value in operands_of(call) if each.by_row), None)
 
 

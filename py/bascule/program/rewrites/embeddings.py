@@ -1,4 +1,4 @@
-"""Chunked embedding: rows of a table that no binding holds are looked up part by part."""
+"""Chunked embedding: rows of a table too large to bind are looked up part by part."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from bascule.program.rewrites.rewrite import Limits, Taken
 def chunked_embedding(
     program: Program, limits: Limits, cuts: Cuts | None = None
 ) -> tuple[Program, tuple[Taken, ...]]:
-    """See `Rewrite`: for tables that no binding holds, or that are cut for a layer which reads
-    them, too.
+    """See `Rewrite`: for tables too large to bind, or that are cut for a layer which reads them,
+    too.
 
-    The result is equal bit by bit: each lookup leaves what the ones before it have found. `cuts`
-    and errors as in `layer_decomposition`.
+    The result is equal bit by bit: each lookup keeps what the previous ones have found. `cuts` and
+    errors as in `layer_decomposition`.
     """
     splits = {op.name: _lookups for op in OPS.values() if op.index("table") is not None}
     return with_parts(program, limits, cuts, "chunked_embedding", splits)
 
 
 def _lookups(call: Call, tables: Sequence[Parameter], _: Sequence[Parameter]) -> list[Call]:
-    """A lookup a part, each from what the one before has found; what is added to the rows, where an
-    op does that, is added by the last.
+    """Return a lookup per part, each based on the previous result; an op that adds something to the
+    rows does so in the last.
     """
     first, total = call.whole("first"), call.whole("whole")
     rows = sum(table.shape[0] for table in tables)

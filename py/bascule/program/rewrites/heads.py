@@ -1,4 +1,4 @@
-"""Head partitioning: attention that is too much for one dispatch is done in groups of heads."""
+"""Head partitioning: attention too large for one dispatch is divided into groups of heads."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from bascule.program.rewrites.rewrite import Limits, Taken
 
 
 def head_partitioning(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
-    """See `Rewrite`. Down to a head a call; what is more than that is left to chunks of queries.
+    """See `Rewrite`. Down to one head per call; beyond that, chunks of queries follow.
 
-    LimitError where qkv or the result is too large to bind: all parts share them.
+    LimitError if qkv or the result is too large to bind: all parts share them.
     """
 
     def pieces(call: Call) -> tuple[Pieces, Taken] | None:
@@ -54,7 +54,7 @@ def _check_bindings(call: Call, limits: Limits) -> None:
 
 
 def _groups(part: Part, most: int) -> list[Part]:
-    """Parts of at most so many heads: of whole KV heads, or where those are too many of one."""
+    """Return parts of at most that many heads: of whole KV heads, or within one."""
     shared = part.sharing
     if most >= shared:
         n = -(-part.n_kv_heads // (most // shared))

@@ -1,4 +1,4 @@
-"""Partitioned KV cache: one that is too large to bind becomes several, of some KV heads each."""
+"""Partitioned KV cache: one too large to bind becomes several, of some KV heads each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Kept:
 def partitioned_kv_cache(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
     """See `Rewrite`. All programs over one cache divide it alike: by its size and the limit alone.
 
-    LimitError where one KV head alone is too large to bind.
+    LimitError if one KV head alone is too large to bind.
     """
     caches = {
         operand(call, "cache"): part_of(call) for call in program.calls if keeps_kv_heads(call)
@@ -57,7 +57,7 @@ def partitioned_kv_cache(program: Program, limits: Limits) -> tuple[Program, tup
 
 
 def _divided(cache: Value, part: Part, limit: float) -> list[_Kept]:
-    """As few partitions as fit the limit, of near-equal numbers of KV heads."""
+    """Return the fewest partitions that fit the limit, with nearly equal numbers of KV heads."""
     each = cache.nbytes // part.n_kept
     if each > limit:
         raise LimitError(
@@ -80,7 +80,7 @@ def _state(cache: Value, index: int, part: Part, count: int) -> Value:
 
 
 def _met(part: Part, shard: _Kept) -> Part | None:
-    """What of a call a partition serves: the heads over its KV heads; None if there are none."""
+    """Return what a partition does of a call: the heads over its KV heads; None if none."""
     shared = part.heads // part.kv_heads
     first = max(part.first_head, shard.first * shared)
     end = min(part.first_head + part.n_heads, (shard.first + shard.count) * shared)

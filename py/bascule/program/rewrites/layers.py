@@ -1,4 +1,4 @@
-"""Layer decomposition: a linear layer too large for the device is done by parts of its columns."""
+"""Layer decomposition: a linear layer too large for the device is divided by its columns."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bascule.program.rewrites.rewrite import Limits, Taken
 def layer_decomposition(
     program: Program, limits: Limits, cuts: Cuts | None = None
 ) -> tuple[Program, tuple[Taken, ...]]:
-    """See `Rewrite`: for weights that no binding holds, and layers that are too much at once.
+    """See `Rewrite`: for weights too large to bind, and layers with too much work.
 
-    Every number of the result is a sum of the same products as before. `cuts` has the parts where
-    other programs read the same weights. LimitError where four rows of a weight, or the result of
-    a layer, are too much already.
+    Every number of the result is a sum of the same products as before. `cuts` has the parts if
+    other programs read the same weights. LimitError if four rows of a weight, or the result of a
+    layer, are already too large.
     """
     splits = {"linear": _linear, "gated_linear": _gated_linear}
     return with_parts(program, limits, cuts, "layer_decomposition", splits)
@@ -36,7 +36,7 @@ def _linear(call: Call, weights: Sequence[Parameter], biases: Sequence[Parameter
 
 
 def _gated_linear(call: Call, weights: Sequence[Parameter], _: Sequence[Parameter]) -> list[Call]:
-    """Columns part by part: of the gate, and the same ones of what it gates."""
+    """Columns part by part: those of the gate, and the same ones of what it gates."""
     calls: list[Call] = []
     products: list[Value] = []
     count = len(weights) // 2
@@ -58,7 +58,7 @@ def _columns(call: Call, weight: Parameter, activation: str | None = None) -> Ca
 
 
 def _joined(parts: Sequence[Value], result: Value) -> list[Call]:
-    """As many side by side at once as a kernel can bind, until they are one."""
+    """Concatenate as many at once as a kernel can bind, until one is left."""
     calls: list[Call] = []
     while len(parts) > 1:
         groups = [parts[at : at + MOST_JOINED] for at in range(0, len(parts), MOST_JOINED)]

@@ -1,4 +1,4 @@
-"""Progressive quantization: weights become blocks of fewer bits, one by one, until they fit."""
+"""Progressive quantization: weights are quantized one by one, until they fit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _RUN = 32
 
 
 def progressive_quantization(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
-    """See `Rewrite`: the only one that changes numbers, and only where `weights_nbytes` demands it.
+    """See `Rewrite`: the only one that changes numbers, and only if `weights_nbytes` requires it.
 
-    Largest first, to 8 bits and, where that is not enough, to 4; then the most sensitive, tables of
-    embeddings and what makes the output, to 8 bits and never below. Each holds what quantizing all
-    at once in its format would give. LimitError where all of that is not enough.
+    Largest first, to 8 bits and, if that is not enough, to 4; then the most sensitive, embedding
+    tables and the output layer, to 8 bits and never below. Each is what quantizing all at once in
+    its format would give. LimitError if all of that is not enough.
     """
     total = sum(p.nbytes for p in program.parameters)
     if total <= limits.weights_nbytes:
@@ -41,7 +41,7 @@ def progressive_quantization(program: Program, limits: Limits) -> tuple[Program,
 
 
 def _steps(program: Program) -> list[tuple[Parameter, DType]]:
-    """Which weight becomes what, in order."""
+    """Return which weight becomes what, in order."""
     able = {p.name for p in program.parameters if p.dtype == "f32" and _in_runs(p)}
     outputs = {value.name for value in program.outputs}
     sensitive: set[str] = set()

@@ -1,4 +1,4 @@
-"""Chunked attention: attention that is too much for one dispatch is done by chunks of queries."""
+"""Chunked attention: attention too large for one dispatch is divided into chunks of queries."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from bascule.program.rewrites.rewrite import Limits, Taken
 
 
 def chunked_attention(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
-    """See `Rewrite`. LimitError where one query alone is more than a dispatch may have.
+    """See `Rewrite`. LimitError if a single query exceeds what a dispatch may have.
 
-    Keys and the places of queries in the text stay what they were: a chunk whose queries a run
-    does not have does nothing.
+    Keys and the positions of queries do not change: a chunk whose queries a run does not have does
+    nothing.
     """
 
     def pieces(call: Call) -> tuple[Pieces, Taken] | None:

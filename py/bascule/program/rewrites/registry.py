@@ -1,4 +1,4 @@
-"""The rewrites of whole models: which there are, and how all programs of a model are fitted."""
+"""The rewrites of whole models, and how all programs of a model are fitted."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
 
 
 def model_rewrites(cuts: Cuts | None = None) -> tuple[Rewrite, ...]:
-    """Those that a device's limits may demand of a model, in the order in which they are made.
+    """Return the rewrites that a device's limits may require of a model, in order.
 
-    With `cuts` weights are cut so; without, as each program alone needs it.
+    With `cuts` weights are cut accordingly; without, as each program alone needs.
     """
     return (
         partial(chunked_embedding, cuts=cuts),
@@ -36,7 +36,7 @@ def model_rewrites(cuts: Cuts | None = None) -> tuple[Rewrite, ...]:
 class Fitting:
     """How the programs of a model are kept within a device's limits: all cut a weight alike.
 
-    `taken` has the rewrites that were made of the programs it was made for.
+    `taken` has the rewrites that were applied to the programs it was made for.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -44,11 +44,11 @@ class Fitting:
     taken: tuple[Taken, ...] = ()
 
     def fit(self, program: Program) -> Program:
-        """The program as the device can hold it; LimitError if it cannot be."""
+        """Fit a program to the device; LimitError if it cannot be."""
         return self.fitted(program)[0]
 
     def able(self, programs: Iterable[Program]) -> list[Program]:
-        """Those programs that the device can hold, fitted."""
+        """Return those programs that the device can hold, fitted."""
         results: list[Program] = []
         for program in programs:
             with suppress(LimitError):
@@ -57,7 +57,7 @@ class Fitting:
 
     @property
     def text(self) -> str:
-        """The strategies that were taken and the first reason of each, for people; may be empty."""
+        """The applied strategies and the first reason of each, for people; may be empty."""
         first = {t.strategy: t for t in reversed(self.taken)}
         counts = {name: sum(t.strategy == name for t in self.taken) for name in first}
         rows = [
@@ -67,7 +67,7 @@ class Fitting:
         return f"fallbacks taken: {', '.join(rows)}" if rows else ""
 
     def fitted(self, program: Program) -> tuple[Program, tuple[Taken, ...]]:
-        """The same, and what was taken."""
+        """Fit a program; also return what was applied."""
         if self.limits == Limits():
             return program, ()
         cuts_of(program, self.limits)  # for the error where cutting cannot help
@@ -75,9 +75,9 @@ class Fitting:
 
 
 def fit_all(programs: Sequence[Program], limits: Limits) -> tuple[Fitting, list[Program]]:
-    """How a model's programs are fitted, and those of them that can be, the first one above all.
+    """Fit a model's programs; return how, and those that can be fitted, including the first.
 
-    LimitError if the first one cannot be: it is the least, and has every parameter.
+    LimitError if the first cannot be: it is the smallest, and has every parameter.
     """
     if limits == Limits():
         return Fitting(limits), list(programs)

@@ -1,4 +1,4 @@
-"""What a rewrite is, its limits, and how rewrites compose."""
+"""The interface of rewrites, their limits, and how they compose."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ StrategyName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a device or a budget lets a program have; without a bound where nothing is said.
+    """What a device or a budget allows a program; no bound by default.
 
     `binding_nbytes` bounds every tensor that a call reads or writes (it is bound whole),
     `memory_nbytes` the intermediate values together, `dispatch_work` the multiply-adds of one call,
@@ -48,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A rewrite that was made: the limit that demanded it, and into how many parts it split."""
+    """An applied rewrite: the limit that required it, and the number of parts."""
 
     strategy: StrategyName
     reason: str
@@ -56,17 +56,17 @@ class Taken:
 
 
 class Rewrite(Protocol):
-    """Rewrites each call that breaks a limit, and leaves the others alone."""
+    """Rewrites each call that exceeds a limit, and leaves the others alone."""
 
     def __call__(self, program: Program, limits: Limits) -> tuple[Program, Sequence[Taken]]:
-        """The program itself and nothing taken where all is within the limits."""
+        """Return the program itself, with nothing applied, if everything is within the limits."""
         ...
 
 
 def fit(
     program: Program, limits: Limits, rewrites: Iterable[Rewrite]
 ) -> tuple[Program, tuple[Taken, ...]]:
-    """Make the rewrites one after the other, each on what the one before has left."""
+    """Apply the rewrites one after the other."""
     applied: list[Taken] = []
     for rewrite in rewrites:
         program, more = rewrite(program, limits)
@@ -81,7 +81,7 @@ def rebuilt(
     parameters: Sequence[Parameter] | None = None,
     states: Sequence[Value] | None = None,
 ) -> Program:
-    """The program with other calls, its memory planned anew; its outputs keep their names."""
+    """Return the program with other calls and a new memory plan; its outputs keep their names."""
     memory = plan(calls, program.outputs)
     return replace(
         program,
