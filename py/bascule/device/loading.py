@@ -273,7 +273,7 @@ async def read_recipe_of(model: str | PathLike[str], quantize: int | str | None 
 def open_files(
     model: str | PathLike[str], chunk_nbytes: int = CHUNK_NBYTES, *, revalidate: bool = True
 ) -> tuple[RecordedSource, str | None]:
-    """Return a model's source, and its file if it is a single one; `revalidate` as `open_source`."""
+    """Return a model's source, and its file if it is one; `revalidate` as in `open_source`."""
     folder, file = split_location(locate(str(model)))
     if file is None and known_kind(str(model)) == "language-model":
         file = MODEL_GGUF

@@ -1,4 +1,4 @@
-"""Classes of models (embedding, text generation, vision, ...) and how a model's files show its own.
+"""Classes of models (embedding, text generation, vision, ...), and how a model's files show theirs.
 
 The evidence, best first: its config.json, the metadata of its GGUF file, the names and shapes of
 its tensors. A name is the last resort, and the result says so.
@@ -25,7 +25,7 @@ _OF_TASK: Mapping[str, ModelClass] = {
     "transcribe": "audio",
     "see": "vision",
 }
-# As `models.kinds` names what model types do.
+# Classes by the description of a model type in `models.kinds`.
 _OF_KIND: Mapping[str, ModelClass] = {
     "sentence encoders": "embedding",
     "text generation": "text_generation",
@@ -33,14 +33,14 @@ _OF_KIND: Mapping[str, ModelClass] = {
     "speech": "audio",
     "images": "vision",
 }
-# Model types of several inputs; transformers' configurations of most nest one for each of them.
+# Model types of several inputs; transformers' configurations of most nest one per input.
 _MULTIMODAL = (
     "clip siglip siglip2 blip blip-2 vilt llava llava_next qwen2_vl qwen2_5_vl qwen3_vl align "
     "paligemma idefics idefics2 idefics3 mllama pixtral internvl chameleon fuyu clap flava"
 )
 _MULTIMODAL_TYPES = frozenset(_MULTIMODAL.split())
 _INPUT_CONFIGS = frozenset({"text_config", "vision_config", "audio_config"})
-# The endings of transformers' classes.
+# The suffixes of transformers' classes.
 _ARCHITECTURES: tuple[tuple[str, ModelClass], ...] = (
     (r"(VisionText|ForVisionText2Text|ForImageTextToText|ForVision2Seq)", "multimodal"),
     (r"(ForCausalLM|LMHeadModel|ForConditionalGeneration|ForSeq2SeqLM)$", "text_generation"),
@@ -48,7 +48,7 @@ _ARCHITECTURES: tuple[tuple[str, ModelClass], ...] = (
     (r"(ForCTC|ForSpeechSeq2Seq|ForAudioClassification)$", "audio"),
     (r"(ForMaskedLM|ForSequenceClassification|ForTokenClassification)$", "embedding"),
 )
-# Words of names, the most telling first.
+# Words of names, the most significant first.
 _WORDS: tuple[tuple[str, ModelClass], ...] = (
     (r"clip|siglip|llava|blip|paligemma|[-_/]vl([-_/]|$)|vision-instruct", "multimodal"),
     (r"whisper|wav2vec|hubert|speech|asr|wavlm|audio|silero|(^|[-_/])vad([-_/]|$)", "audio"),
@@ -63,15 +63,15 @@ _ENCODERS_OF_GGUF = frozenset({"bert", "nomic-bert", "jina-bert-v2", "modern-ber
 
 
 def examples_of(model_class: str) -> tuple[str, ...]:
-    """Return the names of the families of a class that run, by the table of families.
+    """Return the names of the supported families of a class, from the table of families.
 
-    A family that sees images and embeds texts is multimodal.
+    A family that reads images and embeds texts is multimodal.
     """
     return tuple(family.name for family in FAMILIES if class_of_tasks(family.tasks) == model_class)
 
 
 def class_of_tasks(tasks: tuple[str, ...]) -> ModelClass | None:
-    """Return the class of models that do these tasks."""
+    """Return the class of models with these tasks."""
     classes = {_OF_TASK[task] for task in tasks if task in _OF_TASK}
     if "vision" in classes and len(classes) > 1:
         return "multimodal"
@@ -79,7 +79,7 @@ def class_of_tasks(tasks: tuple[str, ...]) -> ModelClass | None:
 
 
 def class_of_config(config: Mapping[str, Any]) -> ModelClass | None:
-    """Return the class that a config.json shows: by its parts, model_type and architectures."""
+    """Return the class from a config.json: by its parts, model_type and architectures."""
     kind = config.get("model_type")
     nested = {key for key in _INPUT_CONFIGS & config.keys() if isinstance(config[key], Mapping)}
     if kind in _MULTIMODAL_TYPES or len(nested) > 1:
@@ -101,7 +101,7 @@ def class_of_config(config: Mapping[str, Any]) -> ModelClass | None:
 
 
 def class_of_metadata(metadata: Mapping[str, Any]) -> ModelClass | None:
-    """Return the class that the metadata of a GGUF file show: by its architecture and pooling."""
+    """Return the class from the metadata of a GGUF file: by its architecture and pooling."""
     kind = metadata.get("general.architecture")
     if not isinstance(kind, str):
         return None
@@ -111,12 +111,12 @@ def class_of_metadata(metadata: Mapping[str, Any]) -> ModelClass | None:
         return "multimodal"
     if kind == "whisper":
         return "audio"
-    # llama.cpp's other architectures generate text, and count their context.
+    # llama.cpp's other architectures generate text, and have a context length.
     return "text_generation" if f"{kind}.context_length" in metadata else None
 
 
 def class_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> ModelClass | None:
-    """Return the class that names and shapes of tensors show.
+    """Return the class from names and shapes of tensors.
 
     Filters over 3 channels (C, 3, P, P) read images, filters (C, 80 or 128, 3) a spectrum; tables
     (V, C) of a thousand rows and more read tokens; an encoder normalizes what it reads there.
@@ -142,7 +142,7 @@ def class_of_name(name: str) -> ModelClass | None:
 def first_class(
     evidence: tuple[tuple[str, Callable[[], ModelClass | None]], ...],
 ) -> tuple[ModelClass | None, str]:
-    """Return the first class that the evidence shows, and what shows it; (None, "") without any."""
+    """Return the first class that the evidence shows, and that evidence; (None, "") without any."""
     for source, look in evidence:
         result = look()
         if result is not None:

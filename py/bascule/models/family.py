@@ -1,7 +1,7 @@
-"""What a family of models is: a row of `models.table`.
+"""The row types of `models.table`: families of models.
 
-A family checks its settings, names its tensors and records its phases. What is done with the
-results (embeddings, generated text) belongs to the tasks.
+A family checks its config, names its tensors and records its phases. What is done with the results
+(embeddings, generated text) belongs to the tasks.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _NONE = re.compile(r"(?!)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """What rows have in common.
+    """The fields that all rows share.
 
-    `model_types` are those of a config.json, `examples` names models that people know.
-    `tensor_name` gives the name that a tensor of the graph has in a Hugging Face folder, where one
-    of `prefixes` may stand before it; tensors that match `ignored` there are not read.
+    `model_types` are those of a config.json, `examples` names well-known models. `tensor_name`
+    gives the name that a tensor of the graph has in a Hugging Face folder, optionally after one of
+    `prefixes`; tensors that match `ignored` are not read.
     """
 
     name: str
@@ -58,9 +58,9 @@ class Family:
 class EncoderFamily(Family):
     """An encoder: ids (B, T) and lengths (B) -> features of each token (B, T, C).
 
-    `config` checks a config.json: ModelFileError for what is unsound, UnsupportedModelError for
-    what does not run. `head` is that of its sequence classifiers; with `typed_pairs` the second
-    text of a pair has token type 1.
+    `config` checks a config.json: ModelFileError if it is unsound, UnsupportedModelError if it does
+    not run. `head` is that of its sequence classifiers; with `typed_pairs` the second text of a
+    pair has token type 1.
     """
 
     config: Callable[[Mapping[str, Any], str], EncoderConfig]
@@ -77,7 +77,7 @@ class DecoderFamily(Family):
 
     `config` checks a config.json, errors as above; `metadata` does the same with a GGUF header of
     one of the `architectures`: its metadata, the types of its tensors and the rows of its token
-    embedding. Where a config.json does not say, `tied` models have the embedding for their output.
+    embedding. If a config.json does not say, `tied` models use the embedding as their output.
     """
 
     config: Callable[[Mapping[str, Any], str], DecoderConfig]
@@ -94,11 +94,11 @@ class SpeechFamily(Family):
 
     `config` checks a config.json, errors as above, `tensors` are those of a folder, and
     `as_matrices` gives each at most two axes. `phases` record both passes, `decode_rows` the
-    decoder's over several tokens; `states` has the numbers of the states that do not begin as
-    zeros. A config.json without a model_type that has
-    the `converted_keys` belongs to a folder of CTranslate2, whose model.bin (read by offset and
-    count, of so many bytes, of that name) `read_converted` reads. `settings_files` has the JSON
-    files of a Hugging Face folder of these sizes.
+    decoder's over several tokens; `states` has the contents of the states that do not start as
+    zeros. A config.json without a model_type that has the `converted_keys` belongs to a folder of
+    CTranslate2, whose model.bin (read by offset and count, of that many bytes, of that name)
+    `read_converted` reads. `settings_files` returns the JSON files of a Hugging Face folder of
+    these sizes.
     """
 
     config: Callable[[Mapping[str, Any], str], SpeechConfig]
@@ -141,8 +141,8 @@ class ImageFamily(Family):
 
     `config` checks a config.json, errors as above. `labels` names the layer of its classifiers,
     whose architectures are `classifiers`; with `labels_of_means` it reads the class token's
-    features and the mean of the patches', not the former alone. Models of `any_size` see images of
-    the size that their folder's processing makes.
+    features and the mean of the patches', otherwise only the former. Models of `any_size` read
+    images of the size that their folder's processing gives.
     """
 
     config: Callable[[Mapping[str, Any], str], ImageConfig]
@@ -157,16 +157,16 @@ class ImageFamily(Family):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTextFamily(Family):
-    """An image encoder and a text encoder with one space of embeddings.
+    """An image encoder and a text encoder with one embedding space.
 
     `config` checks a config.json, errors as above, `as_matrices` gives tensors at most two axes.
     `encode_image` records pixels, and `encode_text` ids, -> embeddings of length 1 (B, D).
-    `logit_scale` names the tensor of one number, the logarithm of what a cosine is multiplied with,
-    and `logit_bias` that of what is added then; `squash` makes probabilities of such logits.
-    `processing` has a preprocessor_config.json's settings where a folder has no such file.
-    `tokenizer_json` makes the file of that name from a vocab.json, a merges.txt and their folder;
-    a family without it says in `tokenizer_hint` how to make one. `adapt_tokenizer` adds to a
-    tokenizer.json, of a folder, what the family does to a text before.
+    `logit_scale` names the tensor of one number, the logarithm of the factor of a cosine, and
+    `logit_bias` that of what is added then; `squash` converts such logits to probabilities.
+    `processing` has the defaults of preprocessor_config.json. `tokenizer_json` makes the file of
+    that name from a vocab.json, a merges.txt and their folder; a family without it says in
+    `tokenizer_hint` how to make one. `adapt_tokenizer` adds to a folder's tokenizer.json what the
+    family does to a text first.
     """
 
     config: Callable[[Mapping[str, Any], str], ImageTextConfig]
@@ -186,8 +186,8 @@ class ImageTextFamily(Family):
 
 @dataclass(frozen=True, slots=True)
 class VoiceWindows:
-    """How a recording at 16 kHz is cut: windows of so many `samples` behind `context` of those
-    before, `mirrored` ones of it behind them, in frames of `frame` samples, one every `step`.
+    """How a recording at 16 kHz is cut: windows of `samples` after `context` previous ones, with
+    `mirrored` ones of it after them, in frames of `frame` samples, one every `step`.
     """
 
     samples: int
@@ -207,9 +207,9 @@ class VoiceFamily(Family):
     """Voice activity: windows of a recording -> whether each has speech.
 
     A folder has `file` and needs no config.json: the sizes of its `tensors` are fixed, and
-    `as_matrix` gives each at most two axes. `record` records the pass over so many windows:
-    `frames` (W * F, K), the `state` (S) numbers before the first and `lengths` (1) u32, how many
-    windows there are -> logits (W, 1), and the state after the last (1, S).
+    `as_matrix` gives each at most two axes. `record` records the pass over that many windows:
+    `frames` (W * F, K), the `state` (S) before the first and `lengths` (1) u32, the number of
+    windows -> logits (W, 1), and the state after the last (1, S).
     """
 
     file: str

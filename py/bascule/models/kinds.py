@@ -1,4 +1,4 @@
-"""What kind of model a model_type or a GGUF architecture is, and what runs of each kind."""
+"""The kind of a model_type or GGUF architecture, and the supported families of each kind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from bascule.errors import UnsupportedModelError
 from bascule.models.family import AnyFamily, DecoderFamily
 
-# Hugging Face's model types that are often asked for, by what the models do.
+# Frequent model types of Hugging Face, by what the models do.
 _TYPES: Mapping[str, str] = {
     "text generation": (
         "llama mistral mixtral ministral qwen2 qwen3 qwen2_moe qwen3_moe qwen2moe qwen3moe gemma "
@@ -42,16 +42,16 @@ _TASK_OF = {
 
 
 def kind_of_type(name: str) -> str:
-    """Return what models of that type do, as the table above says it; empty for an unknown one."""
+    """Return what models of that type do, from the table above; empty for an unknown one."""
     return _KIND_OF.get(name, "")
 
 
 def unsupported_type(
     place: str, key: str, value: object, families: Sequence[AnyFamily]
 ) -> UnsupportedModelError:
-    """Return the error for a model_type, or an architecture, that does not run.
+    """Return the error for an unsupported model_type or architecture.
 
-    It says which of the `families` run that are of the same kind, or all if none is.
+    It lists which of the `families` of the same kind are supported, or all if none is.
     """
     if value is None:
         return UnsupportedModelError(place, f"it has no {key}", hint=_all(families))
@@ -71,7 +71,7 @@ def _all(families: Sequence[AnyFamily]) -> str:
 
 
 def _of_kind(kind: str, families: Sequence[AnyFamily]) -> str:
-    """Name the families of a kind by the files that they are read from."""
+    """List the families of a kind by the files that they are read from."""
     results: dict[str, list[str]] = {}
     for family in families:
         if _TASK_OF[kind] == family.tasks[0]:

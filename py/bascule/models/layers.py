@@ -6,7 +6,7 @@ from bascule.base.dtypes import DType, block_of
 from bascule.program.graph import Graph
 from bascule.program.program import Value
 
-# Numbers of a row that kernels take at once of float16 and of blocks.
+# Numbers of a row that kernels read at once of float16 and of blocks.
 _RUN = 32
 
 
@@ -19,7 +19,7 @@ def matrix(
     rows: int = 0,
     first: int = 0,
 ) -> Value:
-    """Declare a matrix stored as `dtype`, or as float32 if its rows are no whole runs of blocks.
+    """Declare a matrix stored as `dtype`, or as float32 if its rows are not whole blocks.
 
     `rows` and `first` as in `Graph.parameter`.
     """
@@ -42,7 +42,7 @@ def conv1d(
     """Record a convolution over time: x (C, T), weight (N, C * width) -> (T', N).
 
     T' = (T + 2 * pad - width) // stride + 1. The weight's rows are those of (N, C, width): a window
-    as tall as x sees its channels in that order.
+    as high as x has its channels in that order.
     """
     channels, length = x.shape
     assert isinstance(channels, int)

@@ -14,9 +14,9 @@ MOST_LAYERS = 1000
 
 
 class Settings:
-    """Reads settings by name. A setting that is null counts as absent.
+    """Reads settings by name. A null setting counts as absent.
 
-    ModelFileError for a value that cannot be, UnsupportedModelError for one that does not run.
+    ModelFileError for an impossible value, UnsupportedModelError for an unsupported one.
     """
 
     def __init__(self, settings: Mapping[str, Any], file: str) -> None:
@@ -27,11 +27,11 @@ class Settings:
         return key in self._settings
 
     def size(self, key: str, default: int | None = None, largest: int = _LARGEST) -> int:
-        """Return a whole number from 1 to `largest`."""
+        """Return an integer from 1 to `largest`."""
         return self.whole(key, default, 1, largest)
 
     def whole(self, key: str, default: int | None, least: int, most: int = _LARGEST) -> int:
-        """Return a whole number from `least` to `most`."""
+        """Return an integer from `least` to `most`."""
         value = self._settings.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             expected = f"expected a whole number {least} to {most:,}"
@@ -49,7 +49,7 @@ class Settings:
         return float(value)
 
     def expect(self, plain: Mapping[str, Any]) -> None:
-        """Refuse by name the first setting with another value than the one that runs."""
+        """Reject the first setting whose value is not the supported one, by name."""
         for key, expected in plain.items():
             if self._settings.get(key, expected) != expected:
                 problem = f"its {key} is {str(self._settings[key])[:40]}"

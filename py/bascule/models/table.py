@@ -54,10 +54,10 @@ FAMILIES: tuple[AnyFamily, ...] = (
     SIGLIP,
 )
 
-# The one that most sentence encoders are.
+# The family of most sentence encoders.
 PLAIN_ENCODER: EncoderFamily = BERT
 
-# Their folders need no config.json.
+# Families whose folders need no config.json.
 VOICE_FAMILIES: tuple[VoiceFamily, ...] = (SILERO,)
 
 _BY_TYPE = {name: family for family in FAMILIES for name in family.model_types}

@@ -1,4 +1,4 @@
-"""The tensors that a folder has, compared with those of its settings before any program exists."""
+"""Compare the tensors of a folder with those of its config before any program exists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.weights.safetensors import TensorInfo
 
-# A tensor's name and its shape; ANY rows are fine.
+# A tensor's name and its shape; ANY matches any number of rows.
 Tensors: TypeAlias = Iterable[tuple[str, tuple[int, ...]]]
 ANY = -1
 
@@ -25,7 +25,7 @@ def compare_tensors(
 ) -> None:
     """Compare a folder's tensors with those that are `expected`.
 
-    ModelFileError for one that is missing or has another shape than the `settings` give it,
+    ModelFileError if one is missing or has another shape than by the `settings`,
     UnsupportedModelError for one that is neither read nor `ignored`; `hint` says what to do then.
     """
     known: set[str] = set()

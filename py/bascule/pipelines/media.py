@@ -1,4 +1,4 @@
-"""Pipelines of recordings and images: what goes in and comes out as Hugging Face has it."""
+"""Pipelines of recordings and images, with Hugging Face's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _HYPOTHESIS = "This is a photo of {}."
 
 
 async def speech_recognition(model: SpeechModel, inputs: Any, options: Options) -> Any:
-    """Return {"text"} of a recording, with `return_timestamps` its "chunks", too; a list of each.
+    """Return {"text"} of a recording, with `return_timestamps` also its "chunks"; a list of
+    several.
 
-    Chunks are segments, or words with `return_timestamps` "word".
-    A recording is what `SpeechModel.transcribe` takes, or {"raw": samples, "sampling_rate": hertz}.
+    Chunks are segments, or words with `return_timestamps` "word". A recording is what
+    `SpeechModel.transcribe` takes, or {"raw": samples, "sampling_rate": hertz}.
     """
     words = options.get("return_timestamps") == "word"
     if words:
@@ -51,7 +52,7 @@ async def _recognized(
 
 
 def _samples(recording: Mapping[str, Any], options: Options) -> Any:
-    """Take samples and their rate out of one of Hugging Face's dicts."""
+    """Take samples and their rate from one of Hugging Face's dicts."""
     name = "array" if "array" in recording else "raw"
     if set(recording) != {name, "sampling_rate"}:
         expected = '{"raw": samples, "sampling_rate": hertz}'
@@ -63,7 +64,7 @@ def _samples(recording: Mapping[str, Any], options: Options) -> Any:
 
 
 async def image_classification(model: ImageModel, inputs: Any, options: Options) -> list[Any]:
-    """Return the `top_k` (5) best of an image as {"label", "score"}; a list of them of each."""
+    """Return the `top_k` (5) best of an image as {"label", "score"}; a list of those for several."""
     options["top_k"] = whole_number("top_k", options.get("top_k", 5), 1)
     results = [
         [{"label": label, "score": score} for label, score in each.probabilities.items()]
@@ -73,9 +74,10 @@ async def image_classification(model: ImageModel, inputs: Any, options: Options)
 
 
 async def zero_shot_images(model: ImageTextModel, inputs: Any, options: Options) -> list[Any]:
-    """Return {"score", "label"} of each of `candidate_labels`, best first; of several a list each.
+    """Return {"score", "label"} of each of `candidate_labels`, best first; a list of these for
+    several.
 
-    A label takes the place of "{}" in `hypothesis_template` ("This is a photo of {}.").
+    A label replaces "{}" in `hypothesis_template` ("This is a photo of {}.").
     """
     if "candidate_labels" not in options:
         raise InputError("candidate_labels", "a list of labels", "none")
@@ -93,7 +95,7 @@ async def image_features(
 ) -> list[Any]:
     """Return the features of an image (C), or of each of several (n, C), as lists of floats.
 
-    Of a model of images and texts they are its embeddings, and there is no choice of a pooling.
+    A model of images and texts returns its embeddings, without a choice of pooling.
     """
     if isinstance(model, ImageTextModel):
         for name in ("pooling", "normalize"):

@@ -1,4 +1,4 @@
-"""A task by its name: a model that does it, called as Hugging Face's pipelines are."""
+"""A task by name: a model that does it, called like Hugging Face's pipelines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bascule.tasks.registry import known_hashes
 
 
 class Pipeline(Closing):
-    """A task and the model that does it: `await pipe(inputs)`; made by `bascule.pipeline`.
+    """A task and its model: `await pipe(inputs)`; made by `bascule.pipeline`.
 
     `close` closes the model, as does the end of `async with`.
     """
@@ -33,8 +33,8 @@ class Pipeline(Closing):
     async def __call__(self, inputs: Any, **options: Any) -> Any:
         """Run the task on one input, or on each of a list; docs/models.md has their shapes.
 
-        Options are those of the model's own method, and the few that the task adds. InputError for
-        inputs of another kind and for unknown options; other errors as the model's method.
+        Options are those of the model's own method, and a few of the task. InputError for invalid
+        inputs and unknown options; other errors as the model's method.
         """
         task = TASKS[self.task]
         for name in options:
@@ -57,14 +57,15 @@ async def pipeline(
     quantize: int | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> Pipeline:
-    """Load a model for a task by its name on Hugging Face; `await` what comes on inputs.
+    """Load a model for a task by its name on Hugging Face; call it with inputs and `await` the
+    result.
 
     Tasks: "feature-extraction", "sentence-similarity", "text-generation", "text2text-generation",
     "text-classification", "reranking", "automatic-speech-recognition", "image-classification",
-    "zero-shot-image-classification" and "image-feature-extraction". Without `model` it is
-    all-MiniLM-L6-v2, SmolLM2-135M-Instruct or whisper-tiny.en, where one of them does the task. The
-    other arguments and errors are those of `load`; InputError, too, for an unknown task, and for a
-    model of another kind before its weights are there.
+    "zero-shot-image-classification" and "image-feature-extraction". The default `model` is
+    all-MiniLM-L6-v2, SmolLM2-135M-Instruct or whisper-tiny.en, if one of them does the task. The
+    other arguments and errors are those of `load`; InputError also for an unknown task, and for a
+    model of another kind, before its weights are loaded.
     """
     checked = _checked_task(task)
     named = TASKS[checked].default_model if model is None else model
@@ -93,7 +94,7 @@ def _checked_task(task: object) -> str:
 
 
 def _check_kind(task: str, model: AnyModel) -> None:
-    """InputError that names the tasks which a model of another kind does."""
+    """InputError that lists the tasks of a model of another kind."""
     if TASKS[task].fits(model):
         return
     others = [repr(name) for name, each in TASKS.items() if each.fits(model)]

@@ -1,4 +1,4 @@
-"""The tasks that pipelines know: which models do each, and what each takes beside its inputs."""
+"""The tasks of pipelines: which models do each, and what each takes besides its inputs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EMBED = (*_TEXTS, "prompt", "prompt_name")
 class Task:
     """A task: the model that it `needs` in words, which models fit it, and how it runs.
 
-    `run(model, inputs, options)` may change its options; `options` are the names of all of them.
+    `run(model, inputs, options)` may change its options; `options` are all their names.
     """
 
     needs: str
@@ -115,7 +115,7 @@ TASKS: Mapping[str, Task] = {
         (*_BATCH, "pooling", "normalize"),
     ),
 }
-# Names of Hugging Face's for what these tasks do.
+# Hugging Face's other names of these tasks.
 OTHER_NAMES: Mapping[str, str] = {
     "sentiment-analysis": "text-classification",
     "summarization": "text2text-generation",

@@ -1,4 +1,4 @@
-"""Pipelines of texts: what goes in and comes out as Hugging Face has it."""
+"""Pipelines of texts, with Hugging Face's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Options: TypeAlias = dict[str, Any]
 
 
 def fields_of(where: str, inputs: object, names: Sequence[str]) -> list[Any]:
-    """Return the values of a dict that has these keys and no others; InputError otherwise."""
+    """Return the values of a dict with exactly these keys; InputError otherwise."""
     if isinstance(inputs, Mapping) and set(inputs) == set(names):  # pyright: ignore[reportUnknownArgumentType]
         return [inputs[name] for name in names]
     keys = ", ".join(f'"{name}": ...' for name in names)
@@ -28,7 +28,7 @@ def fields_of(where: str, inputs: object, names: Sequence[str]) -> list[Any]:
 
 
 def flag(name: str, options: Options, default: bool = False) -> bool:
-    """Take an option that is True or False out of the others."""
+    """Take a bool option out of the others."""
     return arguments.flag(name, options.pop(name, default))
 
 
@@ -50,7 +50,7 @@ async def sentence_similarity(model: EmbeddingModel, inputs: Any, options: Optio
 
 
 async def text_generation(model: LanguageModel, inputs: Any, options: Options) -> list[Any]:
-    """Continue a text, or answer a chat: [{"generated_text": ...}]; a list of those of each."""
+    """Continue a text, or answer a chat: [{"generated_text": ...}]; a list of these for several."""
     full = flag("return_full_text", options, True)
     if isinstance(inputs, str) or _is_chat(inputs):
         return [await _generated(model, inputs, full, options)]
@@ -79,7 +79,7 @@ def _is_chat(inputs: object) -> bool:
 
 
 async def text_to_text(model: TextToTextModel, inputs: Any, options: Options) -> list[Any]:
-    """Answer each text: [{"generated_text": ...}, ...], also of one."""
+    """Answer each text: [{"generated_text": ...}, ...], also for one."""
     answers = await model.generate(strings("text2text-generation", inputs), **options)
     return [{"generated_text": answer.text} for answer in answers]
 
@@ -131,6 +131,6 @@ def _one(where: str, value: object) -> list[str]:
 
 
 def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the cosine of two vectors; 0 where one has no length."""
+    """Return the cosine of two vectors; 0 if one is zero."""
     lengths = sqrt(sum(map(mul, a, a)) * sum(map(mul, b, b)))
     return sum(map(mul, a, b)) / lengths if lengths else 0.0

@@ -20,7 +20,7 @@ from bascule.text import Tokenizer, open_pair_tokenizer
 from bascule.text.pairs import Templates
 from bascule.weights.safetensors import TensorInfo
 
-# Rows of a table of token types that a pair can need, and more than any model has.
+# Rows of a table of token types that a pair needs, and more than any model has.
 _MOST_TYPES = 1 << 10
 
 
@@ -52,7 +52,7 @@ def has_head(
 
 
 async def read_classifier(folder: Folder, family: EncoderFamily) -> ClassifierRecipe:
-    """Read what a folder says of a classifier; errors as `recipes.read_recipe`."""
+    """Read a classifier's folder; errors as `recipes.read_recipe`."""
     place, file = folder.place, folder.config_place
     # The encoder's own reader knows no heads.
     config = family.config({**folder.config, "architectures": None}, file)

@@ -44,9 +44,9 @@ class EncoderRecipe(EncoderFolderRecipe):
 
 
 async def read_encoder(folder: Folder, family: EncoderFamily) -> EncoderRecipe | ClassifierRecipe:
-    """Read what a folder says of an encoder, or of a classifier; errors as `recipes.read_recipe`.
+    """Read the folder of an encoder, or of a classifier; errors as `recipes.read_recipe`.
 
-    A folder without architectures may be a classifier's that only its tensors give away.
+    A folder without architectures may be a classifier's, which only its tensors show.
     """
     if is_classifier(family, folder.config):
         return await read_classifier(folder, family)
@@ -71,7 +71,7 @@ async def read_encoder(folder: Folder, family: EncoderFamily) -> EncoderRecipe |
 
 
 async def _check_modules(folder: Folder, encoder: EmbedderSettings) -> None:
-    """Compare the modules' tensors with their settings, and the widths of all of them."""
+    """Compare the modules' tensors with their settings, and all widths."""
     folders = module_folders(encoder.modules)
     if not folders:
         return

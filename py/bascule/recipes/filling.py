@@ -1,4 +1,4 @@
-"""From a model's files into the memory for its weights."""
+"""Fill the memory of a model's weights from its files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Tables: TypeAlias = dict[str, dict[str, TensorInfo]]
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """Where a model's weights come from, and the store on a backend that takes them.
+    """The source of a model's weights, and their store on a backend.
 
-    With `parallel` two shards come at a time.
+    With `parallel` two shards are fetched at a time.
     """
 
     source: Source
@@ -35,7 +35,7 @@ class Filling:
     parallel: bool = False
 
     def stored(self) -> list[Parameter]:
-        """Write what is computed into the store; return the parameters that come from files."""
+        """Write computed parameters into the store; return those that come from files."""
         return write_computed(self.parameters, self.store)
 
     async def from_folder(
@@ -44,9 +44,9 @@ class Filling:
         tables: Callable[[], Awaitable[Tables]],
         weights: DType | None = None,
     ) -> QuantizationReport | None:
-        """Stream parameters, named as in the files, as blocks of the format `weights` if any.
+        """Stream parameters, named as in the files, quantized to the format `weights` if any.
 
-        `tables` reads the tensors of its files. What is quantized comes one shard at a time.
+        `tables` reads the tensors of its files. When quantizing, shards are fetched one at a time.
         """
         if weights in (None, "f32"):
             await load_weights(

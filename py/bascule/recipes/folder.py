@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """What a caller of `load` may choose; `weights` is the block format that floats become."""
+    """The options of a caller of `load`; `weights` is the block format of floats."""
 
     max_length: int | None = None
     cache_dtype: CacheDType | None = None
@@ -32,11 +32,11 @@ class ModelOptions:
 
     @property
     def cache(self) -> CacheDType:
-        """The KV cache's dtype; float16 unless the caller chose."""
+        """The KV cache's dtype; float16 by default."""
         return self.cache_dtype or "f16"
 
     def check_unquantized(self, kind: str, place: str) -> None:
-        """InputError for `weights` to quantize to, which that kind of model does not take."""
+        """InputError for `weights`, if that kind of model cannot be quantized."""
         if self.weights is not None:
             hint = "Load it without quantize."
             raise InputError("quantize", f"no {kind}", place, hint=hint)
@@ -46,7 +46,7 @@ class ModelOptions:
 class Folder:
     """`config` is its config.json, `tokenizing` reads its tokenizer.json.
 
-    `known_files` are all that it has, where that is known: no other is asked for.
+    `known_files` are all its files, if known: no other is requested.
     """
 
     source: Source
@@ -67,18 +67,18 @@ class Folder:
         return f"{self.place}/config.json"
 
     async def read(self, file: str) -> bytes | None:
-        """Read a small file; None where the folder lacks it."""
+        """Read a small file; None if it is missing."""
         if self.known_files and file not in self.known_files:
             return None
         return await read_optional(self.source, file)
 
     async def read_json(self, file: str) -> dict[str, Any] | None:
-        """Read a file that holds a JSON object; None where the folder lacks it."""
+        """Read a file that contains a JSON object; None if it is missing."""
         data = await self.read(file)
         return None if data is None else json_object(data, f"{self.place}/{file}")
 
     async def restarted(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Return what `attempt` gives, begun anew where a file changes meanwhile."""
+        """Return what `attempt` returns, restarted if a file changes meanwhile."""
         return await with_restarts(self.source, attempt, self.source.forget)
 
     async def tables(self, family: Family) -> Tables:
@@ -86,7 +86,7 @@ class Folder:
         return await self.restarted(lambda: read_tables(self.source, family))
 
     async def tokenizer_json(self, *, lowercases: bool = False) -> bytes:
-        """Await tokenizer.json, once the settings are read; it may have to lowercase its texts."""
+        """Await tokenizer.json, once the config is read; it may have to lowercase its texts."""
         self.tell(Progress("config", 1, 1, "files"))
         self.tell(Progress("tokenizer", 0, 1, "files"))
         data = await self.tokenizing

@@ -50,7 +50,7 @@ class ImageTextRecipe:
 
 
 async def read_image_text(folder: Folder, family: ImageTextFamily) -> ImageTextRecipe:
-    """Read what a folder says of a model of images and texts; errors as `recipes.read_recipe`."""
+    """Read the folder of a model of images and texts; errors as `recipes.read_recipe`."""
     config = family.config(folder.config, folder.config_place)
 
     numbers = [name for name in (family.logit_scale, family.logit_bias) if name]
@@ -100,7 +100,7 @@ async def _processing(folder: Folder, family: ImageTextFamily, image: int) -> Im
 
 
 async def _tokenizer_json(folder: Folder, family: ImageTextFamily) -> bytes | None:
-    """Make it from the vocabulary and the merges; None where the folder lacks one of them."""
+    """Make it from the vocabulary and the merges; None if one of them is missing."""
     if family.tokenizer_json is None:
         return None
     vocabulary, merges = await folder.read(VOCABULARY), await folder.read(MERGES)
@@ -111,7 +111,7 @@ async def _tokenizer_json(folder: Folder, family: ImageTextFamily) -> bytes | No
 
 
 async def _explain_tokenizer(source: Source, family: ImageTextFamily) -> None:
-    """UnsupportedModelError for a folder whose tokenizer is a SentencePiece model alone."""
+    """UnsupportedModelError for a folder whose tokenizer is only a SentencePiece model."""
     try:
         await source.size(PIECES)
     except FileMissingError:
@@ -121,7 +121,7 @@ async def _explain_tokenizer(source: Source, family: ImageTextFamily) -> None:
 
 
 async def _number(source: Source, name: str, tables: Tables, largest: float) -> float:
-    """Return a tensor's one number; ModelFileError for one past the `largest`, or for none."""
+    """Return a tensor's one number; ModelFileError if it exceeds `largest` or is missing."""
     file, tensor = next((f, table[name]) for f, table in tables.items() if name in table)
     data = await source.read(file, tensor.start, tensor.nbytes)
     if tensor.dtype == "BF16":

@@ -42,7 +42,7 @@ class ImageRecipe:
 
 
 async def read_image_model(folder: Folder, family: ImageFamily) -> ImageRecipe:
-    """Read what a folder says of a model of images; errors as `recipes.read_recipe`."""
+    """Read the folder of an image model; errors as `recipes.read_recipe`."""
     config = family.config(folder.config, folder.config_place)
     where = f"{folder.place}/{_PROCESSING}"
     data = await folder.read(_PROCESSING)

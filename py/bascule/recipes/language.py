@@ -45,13 +45,13 @@ from bascule.weights.gguf_stream import load_gguf_weights, read_gguf
 from bascule.weights.quantized import QuantizationReport
 from bascule.weights.source import Source, read_optional
 
-# What stands beside config.json and tokenizer.json, and may be absent.
+# Optional files beside config.json and tokenizer.json.
 _BESIDE = (TOKENIZER_CONFIG, CHAT_TEMPLATE, "generation_config.json")
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageRecipe:
-    """What is known of a language model, whatever its files; see `Recipe`."""
+    """A language model's recipe, for any files; see `Recipe`."""
 
     settings: LanguageSettings
     options: ModelOptions
@@ -78,7 +78,7 @@ class GgufRecipe(LanguageRecipe):
     header: GgufHeader
 
     async def fill(self, filling: Filling) -> None:
-        """See `Recipe`. One file has nothing to fetch in parallel."""
+        """See `Recipe`. A single file has nothing to fetch in parallel."""
         await load_gguf_weights(
             filling.source,
             self.file,
@@ -103,7 +103,7 @@ class FolderRecipe(LanguageRecipe):
 async def read_gguf_model(
     source: Source, file: str, tell: ProgressCallback, options: ModelOptions
 ) -> GgufRecipe:
-    """What a GGUF file says beside its weights; errors as `recipes.read_recipe`."""
+    """Read a GGUF file's metadata; errors as `recipes.read_recipe`."""
     place = f"{source.location}/{file}"
     tell(Progress("config", 0, 1, "files"))
     header = await read_gguf(source, file)
@@ -125,7 +125,7 @@ async def read_gguf_model(
 
 
 async def read_language_folder(folder: Folder, family: DecoderFamily) -> FolderRecipe:
-    """Read what a folder says of a decoder; errors as `recipes.read_recipe`."""
+    """Read the folder of a decoder; errors as `recipes.read_recipe`."""
     place, weights = folder.config_place, folder.options.weights
     tensors = all_tensors(await folder.tables(family))
     config = family.config(folder.config, place)
@@ -147,7 +147,7 @@ async def _tokenizer_files(folder: Folder) -> TokenizerFiles:
 
 
 def _ends(fields: Mapping[str, Any], place: str) -> frozenset[int]:
-    """The ids, one or a list, after which a text is over."""
+    """Return the ids, one or a list, that end a text."""
     result = fields.get("eos_token_id")
     listed: list[Any] = result if isinstance(result, list) else [] if result is None else [result]
     if not all(type(token) is int for token in listed):

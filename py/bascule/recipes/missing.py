@@ -1,4 +1,4 @@
-"""What to say where a folder lacks a file: which other files are there, and how to convert them."""
+"""Errors for a missing file: which other files are there, and how to convert them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SAVE_TOKENIZER = (
 
 
 async def explain_missing(source: Source, missing: FileMissingError) -> BasculeError:
-    """Return an error that says what a folder has in the place of the missing file."""
+    """Return an error that says what a folder has instead of the missing file."""
     file = missing.location.removeprefix(f"{source.location}/")
     if file == WHOLE:
         result = await _first(source, FOREIGN_WEIGHTS)
@@ -59,7 +59,7 @@ async def _first(source: Source, files: tuple[str, ...]) -> str:
 
 
 def _gguf_files(location: str) -> list[str]:
-    """The .gguf files of a local folder."""
+    """List the .gguf files of a local folder."""
     folder = Path(location)
     if "://" in location or not folder.is_dir():
         return []

@@ -1,4 +1,4 @@
-"""From a model's small files to the model itself: one recipe for each task and file format."""
+"""From a model's small files to the model: one recipe for each task and file format."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ from bascule.weights.stream import WHOLE
 
 
 class Recipe(Protocol):
-    """What is known of a model before its weights come."""
+    """What is known of a model before its weights are loaded."""
 
     def programs(self) -> list[Program]:
-        """The passes that it will most likely run; together they have every parameter."""
+        """Return the passes that it will most likely run; together they have every parameter."""
         ...
 
     def make(self, placement: Placement) -> AnyModel:
-        """The model there, its weights still to come."""
+        """Make the model there, without its weights."""
         ...
 
     async def fill(self, filling: Filling) -> QuantizationReport | None:
-        """Stream the weights into the store; returns what quantizing did to them, if it had to."""
+        """Stream the weights into the store; return the report of quantizing, if any."""
         ...
 
 
-# What reads a folder, by the class of its family.
+# Readers of a folder, by the class of its family.
 _READERS: Mapping[type[Family], Callable[[Folder, Any], Awaitable[Recipe]]] = {
     EncoderFamily: read_encoder,
     DecoderFamily: read_language_folder,
@@ -78,12 +78,11 @@ async def read_recipe(
     weights: DType | None = None,
     known_files: Collection[str] = (),
 ) -> Recipe:
-    """Read a model's small files: those of a GGUF `file`, or of whatever the folder holds.
+    """Read a model's small files: those of a GGUF `file`, or of any folder.
 
-    `known_files` are all that the folder has, where that is known: no other is asked for. `weights`
-    is the block format that float weights are to be made into. InputError where a file's weights
-    are in blocks already; ModelFileError, UnsupportedModelError or SourceError if that is not a
-    model that can run.
+    `known_files` are all files of the folder, if known: no other is requested. `weights` is the
+    block format of float weights. InputError if a file's weights are already in blocks;
+    ModelFileError, UnsupportedModelError or SourceError if the model cannot run.
     """
     if cache_dtype is not None:
         one_of("cache_dtype", cache_dtype, ("f16", "f32"))
@@ -92,7 +91,7 @@ async def read_recipe(
         try:
             return await _read_folder(source, tell, options, known_files)
         except FileMissingError as missing:
-            # A folder of a GGUF file may hold the config.json of the model it was made from.
+            # A folder of a GGUF file may contain the config.json of the model it was made from.
             if missing.location == f"{source.location}/config.json":
                 recipe = await read_voice(source, tell, options)
                 if recipe is not None:
@@ -111,9 +110,9 @@ async def read_recipe(
 async def _read_folder(
     source: Source, tell: ProgressCallback, options: ModelOptions, known_files: Collection[str]
 ) -> Recipe:
-    """What config.json says the folder is."""
+    """Read a folder by its config.json."""
     tell(Progress("config", 0, 1, "files"))
-    # Asked for now, needed after the others: a round trip less.
+    # Requested now, needed after the others: saves a round trip.
     tokenizing = EarlyRead(source, "tokenizer.json")
     try:
         place = f"{source.location}/config.json"

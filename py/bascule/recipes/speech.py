@@ -31,7 +31,7 @@ GENERATION = "generation_config.json"
 
 @dataclass(frozen=True, slots=True)
 class SpeechRecipe:
-    """What is known of a speech model, whatever its files; see `Recipe`."""
+    """A speech model's recipe, for any files; see `Recipe`."""
 
     settings: SpeechSettings
     cache: CacheDType
@@ -49,7 +49,7 @@ class SpeechRecipe:
 
 
 async def read_speech(folder: Folder, family: SpeechFamily) -> SpeechRecipe:
-    """Read what a folder says of a speech model.
+    """Read the folder of a speech model.
 
     InputError for weights to quantize; other errors as `recipes.read_recipe`.
     """

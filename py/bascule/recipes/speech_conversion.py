@@ -1,4 +1,4 @@
-"""A CTranslate2 folder of a speech model as a Hugging Face folder, for `bascule convert`."""
+"""Convert a CTranslate2 folder of a speech model to a Hugging Face folder: `bascule convert`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 async def convert_speech(source: Source, target: Path, tell: ProgressCallback) -> None:
     """Write the model of a CTranslate2 folder as a Hugging Face folder, which transformers reads.
 
-    The folder appears whole or not at all. Weights keep their data types and are copied 4 MiB at a
-    time. InputError for another kind of folder or a target that holds something, SetupError for one
-    that cannot be written, else errors as `read_recipe`.
+    The folder appears only when it is complete. Weights keep their data types and are copied 4 MiB
+    at a time. InputError for another kind of folder or a target that is not empty, SetupError for
+    one that cannot be written, other errors as `read_recipe`.
     """
     _check_free(target)
     place = source.location
@@ -94,7 +94,7 @@ def _special_ids(tokens: SpeechTokens) -> dict[str, int]:
 def _generation(
     settings: Mapping[str, Any], config: SpeechConfig, tokens: SpeechTokens
 ) -> dict[str, Any]:
-    """The generation_config.json: control tokens by the tokenizer, the rest by CTranslate2's."""
+    """Return the generation_config.json: control tokens by the tokenizer, the rest as it was."""
     return {
         **_special_ids(tokens),
         "is_multilingual": bool(tokens.languages),

@@ -22,7 +22,7 @@ from bascule.weights.stream import WHOLE, read_header, read_headers
 
 
 class EncoderSettings(BatchSettings, Protocol):
-    """What the load of an encoder, and of what follows it, takes from its settings."""
+    """What loading an encoder, and what follows it, needs of its settings."""
 
     @property
     def encoder(self) -> Encoder:
@@ -31,7 +31,7 @@ class EncoderSettings(BatchSettings, Protocol):
 
     @property
     def weights(self) -> DType:
-        """What its floats become."""
+        """The storage dtype of its floats."""
         ...
 
     def programs(self) -> list[Program]:
@@ -47,7 +47,7 @@ class EncoderFolderRecipe:
 
     @property
     def module_folders(self) -> Sequence[str]:
-        """The folders of modules with weights of their own."""
+        """The folders of modules that have weights."""
         return ()
 
     def programs(self) -> list[Program]:
@@ -80,7 +80,7 @@ def named_in_folder(parameter: Parameter, family: Family) -> Parameter:
 
 
 async def read_module_tables(source: Source, folders: Sequence[str]) -> Tables:
-    """Each module's tensors, named with its folder before their own names."""
+    """Return each module's tensors, with its folder before their own names."""
     results: Tables = {}
     for folder in folders:
         file = f"{folder}/{WHOLE}"

@@ -26,7 +26,7 @@ from bascule.weights.quantized import QuantizationReport
 
 @dataclass(frozen=True, slots=True)
 class TextToTextRecipe:
-    """What is known of a text-to-text model; see `recipes.Recipe`."""
+    """A text-to-text model's recipe; see `recipes.Recipe`."""
 
     settings: TextToTextSettings
     weights: DType | None
@@ -43,9 +43,9 @@ class TextToTextRecipe:
 
 
 async def read_text_to_text(folder: Folder, family: TextToTextFamily) -> TextToTextRecipe:
-    """Read what a folder says of a text-to-text model.
+    """Read the folder of a text-to-text model.
 
-    InputError for a `max_length` that does not run and for float16 caches; other errors as
+    InputError for a `max_length` that is too large and for float16 caches; other errors as
     `recipes.read_recipe`.
     """
     options, place = folder.options, folder.config_place
@@ -74,7 +74,7 @@ async def read_text_to_text(folder: Folder, family: TextToTextFamily) -> TextToT
 
 
 def _ends(config: Mapping[str, Any], vocabulary: int, place: str) -> frozenset[int]:
-    """The ids, one or a list, after which a text is over."""
+    """Return the ids, one or a list, that end a text."""
     result = config.get("eos_token_id", 1)
     listed: list[Any] = result if isinstance(result, list) else [result]
     if not all(type(token) is int and 0 <= token < vocabulary for token in listed):

@@ -1,4 +1,4 @@
-"""Models whose passes take whole texts in batches: an encoder, and what follows it."""
+"""Models whose passes take batches of whole texts: an encoder, and what follows it."""
 
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
@@ -36,17 +36,17 @@ from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel, ModelRun
 from bascule.tasks.proof import Sample
 from bascule.text import Tokenizer, check_unicode
 
-# Texts that are tokenized at once, before others have a turn.
+# Texts that are tokenized at once, before other tasks run.
 SLICE = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class PassLimits:
-    """What the passes of a model may hold at a time.
+    """Limits of a model's passes.
 
-    `in_flight` batches are awaited together, which hides the wait for one read behind the next
-    pass. `kept` prepared buckets keep their intermediate buffers; the least recently used goes
-    first. `rows` (texts x tokens) are the most of a pass of several texts.
+    `in_flight` batches are awaited together, so that the wait for one read overlaps the next pass.
+    `kept` prepared buckets keep their intermediate buffers; the least recently used is dropped
+    first. `rows` (texts x tokens) limits a pass of several texts.
     """
 
     in_flight: int = 4
@@ -55,20 +55,20 @@ class PassLimits:
 
 
 class BatchSettings(Protocol):
-    """What a batched model's passes follow from."""
+    """The settings that determine a batched model's passes."""
 
     @property
     def max_tokens(self) -> int:
-        """The longest text."""
+        """The most tokens of a text."""
         ...
 
     def program(self, bucket: Bucket) -> Program:
-        """The pass of one bucket: ids (B, T) and lengths (B) u32 -> a row of numbers a text."""
+        """Return a bucket's pass: ids (B, T) and lengths (B) u32 -> a row of numbers per text."""
         ...
 
 
 def most_rows(settings: BatchSettings, limits: Limits) -> int:
-    """Rows (texts x tokens) of a pass whose every value is within the limits; at least one."""
+    """Return the rows (texts x tokens) of a pass whose values keep the limits; at least one."""
     if limits.binding_nbytes == inf:
         return MOST_ROWS
     widest = max(call.result.nbytes for call in settings.program(SMALLEST).calls)
@@ -87,7 +87,7 @@ class Encoded:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each text."""
+        """The number of tokens of each text."""
         return [len(each) for each in self.ids]
 
 
@@ -101,7 +101,7 @@ class _Prepared:
 
 @dataclass(frozen=True, slots=True)
 class _Ran:
-    """A pass: the share of its program's largest sizes, and what it took."""
+    """A pass: the share of its program's largest sizes, and its time."""
 
     program: Program
     share: float
@@ -148,9 +148,10 @@ class BatchedModel(LoadedModel):
         truncate: bool,
         progress: Callable[[int, int], None] | None,
     ) -> tuple[memoryview[float], tuple[int, ...], tuple[int, ...]]:
-        """Tokenize texts and run their passes: rows as `_rows`, tokens of each, which were cut.
+        """Tokenize texts and run their passes; return rows as `_rows`, each text's tokens, and
+        which were cut.
 
-        InputError for the first one that is cut unless `truncate`.
+        InputError for the first text that is cut, unless `truncate`.
         """
         flag("truncate", truncate)
         started = perf_counter()
@@ -172,7 +173,7 @@ class BatchedModel(LoadedModel):
         batch_size: int | None,
         progress: Callable[[int, int], None] | None,
     ) -> memoryview[float]:
-        """Run the passes of texts: (n * width,) float32 in the order given."""
+        """Run the passes of texts; return (n * width,) float32 in the given order."""
         most_texts = BATCH_LIMITS[-1]
         if batch_size is not None:
             most_texts = min(most_texts, whole_number("batch_size", batch_size, 1))
@@ -213,7 +214,7 @@ class BatchedModel(LoadedModel):
 
     @contextmanager
     def _timed(self, batch: Batch, ran: list[_Ran]) -> Generator[None]:
-        """Note what a batch takes, unless it prepares its bucket, which is no measure."""
+        """Time a batch, unless it prepares its bucket, which would distort the time."""
         bucket = batch.bucket
         prepared = self._prepared.get(bucket)
         started = perf_counter()
@@ -223,7 +224,7 @@ class BatchedModel(LoadedModel):
             ran.append(_Ran(prepared.program, share, perf_counter() - started))
 
     async def prepare(self, batch: int = 1, tokens: int = 16) -> None:
-        """Make the program of one bucket ready before it is needed."""
+        """Prepare the program of one bucket before it is needed."""
         async with self._device.turn():
             await self._prepare(batch, tokens)
 
@@ -239,12 +240,12 @@ class BatchedModel(LoadedModel):
         return [self._passes.program(self._sample_batch(sample).bucket)]
 
     async def _answer(self, sample: Sample) -> Sequence[float]:
-        """The first numbers of the row of a sample's ids."""
+        """Return the first numbers of the row of a sample's ids."""
         result = await self._run(self._sample_batch(sample), self._of_ids(sample.ids))
         return result[: len(sample.numbers)].tolist()
 
     def _of_ids(self, ids: Sequence[int]) -> Encoded:
-        """One text's ids, and what else a pass takes."""
+        """Return one text's ids, with the other inputs of a pass."""
         return Encoded([ids])
 
     def _sample_batch(self, sample: Sample) -> Batch:
@@ -259,7 +260,7 @@ class BatchedModel(LoadedModel):
 
     @property
     def _batch_stats(self) -> dict[str, float]:
-        """Counters since the load, those of the device among them."""
+        """Counters since the load, including those of the device."""
         plans = [p.program for p in self._prepared.values()]
         return {
             "planned_nbytes": self._planned_nbytes,
@@ -278,7 +279,7 @@ class BatchedModel(LoadedModel):
         self._most_rows = min(rows, self._pass_limits.rows)
 
     def _limit_passes(self, limits: PassLimits) -> None:
-        """Hold no more than that from the next pass on, on any device."""
+        """Apply these limits from the next pass on, on any device."""
         self._pass_limits = limits
         self._most_rows = min(most_rows(self._passes, self._fitting.limits), limits.rows)
         self._trim_programs()
@@ -297,7 +298,7 @@ class BatchedModel(LoadedModel):
         return sum(p.program.planned_nbytes for p in self._prepared.values())
 
     async def _retried(self, batch: Batch, encoded: Encoded) -> memoryview[float]:
-        """A batch's rows, by smaller batches where memory ends."""
+        """Return a batch's rows; if memory runs out, from smaller batches."""
         backend = self.backend
         try:
             return await self._run(batch, encoded)
@@ -354,7 +355,7 @@ class BatchedModel(LoadedModel):
             return result
 
     def _prepare_anew(self) -> None:
-        """Idle buckets go at once, those that run once they are asked for again and idle."""
+        """Drop idle buckets now, and running ones when they are next requested and idle."""
         for bucket, prepared in list(self._prepared.items()):
             prepared.stale = True
             if not prepared.running:
@@ -367,7 +368,7 @@ class BatchedModel(LoadedModel):
 
 
 def _inputs(batch: Batch, encoded: Encoded) -> dict[str, memoryview]:
-    """A pass's inputs, padded with zeros to the longest text."""
+    """Return a pass's inputs, padded with zeros to the longest text."""
     count, tokens = len(batch.indices), batch.tokens
 
     def padded(rows: Sequence[Sequence[int]]) -> memoryview:
@@ -389,7 +390,7 @@ def _inputs(batch: Batch, encoded: Encoded) -> dict[str, memoryview]:
 async def in_slices(
     encode: Callable[[Sequence[str]], list[list[int]]], texts: Sequence[str]
 ) -> list[list[int]]:
-    """Token ids of texts; others have a turn between two slices."""
+    """Return the token ids of texts; other tasks run between two slices."""
     ids: list[list[int]] = []
     for start in range(0, len(texts), SLICE):
         if start:
@@ -399,7 +400,7 @@ async def in_slices(
 
 
 def check_uncut(verb: str, cut: Mapping[int, int], max_tokens: int) -> None:
-    """InputError for the first of the texts that are cut, with the tokens that each has."""
+    """InputError for the first text that is cut, with its number of tokens."""
     for at, n_tokens in cut.items():
         hint = "Shorten it, or let it be cut with truncate=True."
         expected = f"at most {max_tokens:,} tokens"
@@ -407,7 +408,7 @@ def check_uncut(verb: str, cut: Mapping[int, int], max_tokens: int) -> None:
 
 
 def checked_texts(verb: str, texts: str | Iterable[str]) -> list[str]:
-    """A string, or an iterable of them, as a list; InputError for anything else."""
+    """Return a list from a string, or an iterable of strings; InputError for anything else."""
     result = strings(f"{verb}, texts", texts)
     for index, text in enumerate(result):
         check_unicode(text, f"{verb}, text {index}")

@@ -1,4 +1,4 @@
-"""Shape buckets: how texts of any number and length share a few prepared programs."""
+"""Shape buckets: texts of any number and length share a few prepared programs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from functools import lru_cache
 
 TOKEN_LIMITS = (16, 32, 64, 128, 256, 512)
 BATCH_LIMITS = (1, 4, 32)
-# Rows (texts x tokens) of the largest bucket: bounds the memory of intermediate values. A device
-# may hold fewer.
+# Rows (texts x tokens) of the largest bucket: limits the memory of intermediate values. A device
+# may allow fewer.
 MOST_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """The largest batch and token count of a prepared program."""
+    """The largest batch and number of tokens of a prepared program."""
 
     batch: int
     tokens: int
@@ -26,7 +26,7 @@ SMALLEST = Bucket(1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Texts (by their index) that run together, `tokens` being the longest one's."""
+    """Texts (by index) that run together; `tokens` is the longest one's length."""
 
     indices: tuple[int, ...]
     tokens: int
@@ -34,9 +34,9 @@ class Batch:
 
 
 def all_buckets(max_tokens: int, most_rows: int = MOST_ROWS) -> list[Bucket]:
-    """Every bucket that a model of that many tokens can need, smallest first.
+    """Return every bucket that a model of that many tokens can need, smallest first.
 
-    `most_rows` bounds their rows, down to those of one text.
+    `most_rows` limits their rows, down to those of one text.
     """
     results = {
         Bucket(_capped(b, t, most_rows), t) for t in _limits(max_tokens) for b in BATCH_LIMITS
@@ -46,7 +46,7 @@ def all_buckets(max_tokens: int, most_rows: int = MOST_ROWS) -> list[Bucket]:
 
 @lru_cache(maxsize=1024)
 def bucket_for(batch: int, tokens: int, max_tokens: int, most_rows: int = MOST_ROWS) -> Bucket:
-    """The smallest bucket that holds `batch` texts of `tokens` tokens."""
+    """Return the smallest bucket that holds `batch` texts of `tokens` tokens."""
     buckets = all_buckets(max_tokens, most_rows)
     fitting = [b for b in buckets if b.batch >= batch and b.tokens >= tokens]
     return min(fitting, key=lambda b: (b.batch * b.tokens, b.tokens))
@@ -58,15 +58,15 @@ def make_batches(
     most_rows: int = MOST_ROWS,
     most_texts: int = BATCH_LIMITS[-1],
 ) -> list[Batch]:
-    """Group texts of like length, at most `most_texts`, so that little of a batch is padding."""
+    """Group texts of similar length, at most `most_texts`, so that little of a batch is padding."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     limits = _limits(max_tokens)
     batches: list[Batch] = []
     start = 0
     while start < len(order):
         tokens = lengths[order[start]]
-        # A text under half the longest one's length would be mostly padding: next batch. Among
-        # short texts a second pass costs more than the padding.
+        # A text of less than half the longest one's length would be mostly padding: it goes into
+        # the next batch. Among short texts a second pass costs more than the padding.
         least = tokens // 2 if tokens > TOKEN_LIMITS[0] else 0
         rounded = next(t for t in limits if t >= tokens)
         most = min(most_texts, _capped(BATCH_LIMITS[-1], rounded, most_rows))
@@ -80,7 +80,7 @@ def make_batches(
 def smaller(
     batch: Batch, lengths: Sequence[int], max_tokens: int, most_rows: int = MOST_ROWS
 ) -> list[Batch]:
-    """The same texts in batches of the next smaller bucket; none where there is no smaller one."""
+    """Return the same texts in batches of the next smaller bucket; none if there is none."""
     fewer = [b.batch for b in all_buckets(max_tokens, most_rows) if b.batch < batch.bucket.batch]
     if len(batch.indices) == 1 or not fewer:
         return []
@@ -98,5 +98,5 @@ def _limits(max_tokens: int) -> list[int]:
 
 
 def _capped(batch: int, tokens: int, most_rows: int) -> int:
-    """As many of `batch` texts as fit `most_rows` at that bucket's token count."""
+    """Return how many of `batch` texts fit `most_rows` at that bucket's number of tokens."""
     return max(1, min(batch, most_rows // tokens))

@@ -1,4 +1,4 @@
-"""What a classifier gives: labels with their probabilities, and scores of texts for a query."""
+"""A classifier's results: labels with probabilities, and scores of texts for a query."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bascule.models.encoder.classes import Squash
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What a text is: the most probable `label`, and the probabilities of all by their labels.
+    """The most probable `label` of a text, and the probabilities of all labels.
 
-    Those of a classifier of several labels at once do not sum to 1. `n_tokens` were read; a
+    If a classifier assigns several labels at once they do not sum to 1. `n_tokens` were read; a
     `truncated` text had more.
     """
 
@@ -27,7 +27,7 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A text's `index` among those that were ranked, and its score."""
+    """The `index` of a ranked text, and its score."""
 
     index: int
     score: float
@@ -37,8 +37,8 @@ class Ranked:
 class Ranking:
     """How well texts answer a query: `scores` in the order of the texts, higher is better.
 
-    `n_tokens` are those of each pair that were read, and `truncated` the indices of the texts whose
-    pair had more.
+    `n_tokens` are the tokens of each pair that were read, and `truncated` the indices of the texts
+    whose pair had more.
     """
 
     scores: tuple[float, ...]
@@ -46,14 +46,14 @@ class Ranking:
     truncated: tuple[int, ...]
 
     def best(self, count: int | None = None) -> list[Ranked]:
-        """Return the `count` best texts, or all of them, the best first."""
+        """Return the `count` best texts (by default all), best first."""
         most = len(self.scores) if count is None else whole_number("count", count, 0)
         order = sorted(range(len(self.scores)), key=lambda at: -self.scores[at])
         return [Ranked(at, self.scores[at]) for at in order[:most]]
 
 
 def probabilities(logits: Sequence[float], squash: Squash) -> list[float]:
-    """Make probabilities of logits, in float64 and without overflow."""
+    """Convert logits to probabilities, in float64 and without overflow."""
     match squash:
         case "none":
             return list(logits)

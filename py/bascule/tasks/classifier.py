@@ -1,4 +1,4 @@
-"""A sequence classifier ready for use: texts or pairs of texts in, labels or scores out."""
+"""A loaded sequence classifier: texts or pairs of texts in, labels or scores out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _Text: TypeAlias = tuple[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSettings:
-    """What a model folder says beside the weights, and what these are stored as."""
+    """The settings of a model folder, and the storage dtype of the weights."""
 
     encoder: Encoder
     classes: Classes
@@ -67,8 +67,8 @@ class ClassifierSettings:
 class ClassifierModel(BatchedModel):
     """A sequence classifier or cross-encoder, made by `bascule.load`.
 
-    `labels` are its labels in the order of the logits. Close it, or use it in `async with`, to free
-    the device's memory.
+    `labels` are in the order of the logits. Close it, or use it in `async with`, to free the
+    device's memory.
     """
 
     _what = "the logits"
@@ -101,11 +101,11 @@ class ClassifierModel(BatchedModel):
         truncate: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> Ranking:
-        """Score how well each text answers a query: a cross-encoder's one logit of each pair.
+        """Score how well each text answers a query, with a cross-encoder's single logit per pair.
 
-        Scores pass the model's own activation, by default a sigmoid, as in sentence-transformers'
-        CrossEncoder; `Ranking.best` sorts them. Options as `classify`. InputError for a model of
-        several labels.
+        Scores go through the model's own activation, by default a sigmoid, as in
+        sentence-transformers' CrossEncoder; `Ranking.best` sorts them. Options as `classify`.
+        InputError for a model with several labels.
         """
         self._check_open("rank")
         if len(self.labels) != 1:
@@ -129,14 +129,14 @@ class ClassifierModel(BatchedModel):
         truncate: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Classification]:
-        """Classify texts, or pairs of texts, in the order given.
+        """Classify texts, or pairs of texts, in the given order.
 
-        Probabilities are those of transformers' pipeline: a softmax, or sigmoids where the model
-        has one label or several at once. Texts are cut at `max_tokens` tokens, of a pair the longer
-        one first; unless `truncate`, a longer one is an InputError. At most `batch_size` texts, 32
-        by default and at the most, run in one pass. `progress(done, total)` counts texts.
-        InputError for anything but strings and pairs of them, or for a regression, whose numbers
-        `logits` gives; NotFiniteError for logits that are none; what else fails as in
+        Probabilities are those of transformers' pipeline: a softmax, or sigmoids if the model has
+        one label or assigns several at once. Texts are cut at `max_tokens` tokens, in a pair the
+        longer one first; unless `truncate`, a longer one is an InputError. At most `batch_size`
+        texts (default and maximum 32) run in one pass. `progress(done, total)` counts texts.
+        InputError for anything but strings and pairs of them, and for a regression, whose numbers
+        `logits` returns; NotFiniteError for logits that are not finite; other errors as
         `EmbeddingModel.embed`.
         """
         self._check_open("classify")
@@ -166,7 +166,7 @@ class ClassifierModel(BatchedModel):
         truncate: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[tuple[float, ...]]:
-        """Compute the numbers of each text or pair, one a label, as the head gives them.
+        """Compute the head's numbers of each text or pair, one per label.
 
         Options and errors as `classify`.
         """
@@ -184,7 +184,7 @@ class ClassifierModel(BatchedModel):
         truncate: bool,
         progress: Callable[[int, int], None] | None,
     ) -> tuple[memoryview[float], list[Row]]:
-        """The logits of all texts (n * N,), and their rows of tokens."""
+        """Return the logits of all texts (n * N,), and their token rows."""
         flag("truncate", truncate)
         started = perf_counter()
         rows = await self._encoded(verb, texts)
@@ -205,7 +205,7 @@ class ClassifierModel(BatchedModel):
         return self._typed([list(ids)], [[0] * len(ids)])
 
     async def _encoded(self, verb: str, texts: Sequence[_Text]) -> list[Row]:
-        """Rows of tokens; each text is tokenized once, and others have a turn between slices."""
+        """Return token rows; each text is tokenized once, and other tasks run between slices."""
         single, pair = self._templates.single, self._templates.pair
         if pair is None and any(second is not None for _, second in texts):
             expected = "a model whose tokenizer.json says how two texts go together"
@@ -232,7 +232,7 @@ def _cut(rows: Sequence[Row]) -> tuple[int, ...]:
 
 
 def _checked(verb: str, texts: object) -> list[_Text]:
-    """Texts, and pairs of them; InputError for anything else."""
+    """Return texts and pairs of texts; InputError for anything else."""
     expected = "a string, or a list of strings and pairs of strings"
     results: list[_Text] = []
     for at, each in enumerate(listed(f"{verb}, texts", texts, expected)):

@@ -1,4 +1,4 @@
-"""A sentence encoder ready for use: texts in, embeddings out."""
+"""A loaded sentence encoder: texts in, embeddings out."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EmbedderSettings:
-    """What a model folder says beside the weights, and what these are stored as.
+    """The settings of a model folder, and the storage dtype of the weights.
 
-    Of an embedding the first `truncate_dim` numbers are given (None: all).
+    With `truncate_dim` only that many numbers of an embedding are returned (None: all).
     """
 
     encoder: Encoder
@@ -43,13 +43,13 @@ class EmbedderSettings:
 
     @property
     def dimension(self) -> int:
-        """Numbers of an embedding."""
+        """The number of elements of an embedding."""
         (output,) = self.program(SMALLEST).outputs
         width = output.limits[-1]
         return width if self.truncate_dim is None else min(self.truncate_dim, width)
 
     def program(self, bucket: Bucket) -> Program:
-        """The forward pass of one bucket."""
+        """Record the forward pass of one bucket."""
         batch, tokens = Dim("B", bucket.batch), Dim("T", bucket.tokens)
         return freeze(
             sentence_encoder(
@@ -62,13 +62,13 @@ class EmbedderSettings:
         )
 
     def programs(self) -> list[Program]:
-        """The forward passes of all buckets."""
+        """Record the forward passes of all buckets."""
         return [self.program(bucket) for bucket in all_buckets(self.max_tokens)]
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRows:
-    """Embeddings as (n * C,) float32, row by row; the rest as `Embeddings` has it."""
+    """Embeddings as (n * C,) float32, row by row; other fields as in `Embeddings`."""
 
     rows: memoryview[float]
     n_tokens: tuple[int, ...]
@@ -105,17 +105,17 @@ class EmbeddingModel(BatchedModel):
         truncate: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> Embeddings:
-        """Embed texts: float32 (n, C) in the order given; of length 1 where the model says so.
+        """Embed texts: float32 (n, C) in the given order, of length 1 if the model normalizes.
 
-        `texts` are a string or any ordered iterable of them (a list, a numpy array, a pandas
-        Series, a generator). Each text follows `prompt`, or the model's prompt of that name
-        (`prompts` has them), or the prompt that the model applies by default. Texts are cut at
-        `max_tokens` tokens, which the result's `truncated` names; unless `truncate`, a longer one
-        is an InputError. At most `batch_size` texts, 32 by default and at the most, run in one
-        pass. `progress(done, total)` counts texts. InputError for anything but strings or for a
-        prompt that the model does not have, NotFiniteError instead of an embedding that is none.
-        Cancelling the task stops after the batches in flight. Where memory ends, caches are freed
-        and smaller batches tried; GpuOutOfMemoryError or MemoryError if not even one text fits.
+        `texts` are a string or any ordered iterable of strings (a list, a numpy array, a pandas
+        Series, a generator). Each text is preceded by `prompt`, or the model's prompt of that name
+        (see `prompts`), or its default prompt. Texts are cut at `max_tokens` tokens, which the
+        result's `truncated` lists; unless `truncate`, a longer one is an InputError. At most
+        `batch_size` texts (default and maximum 32) run in one pass. `progress(done, total)` counts
+        texts. InputError for anything but strings or for a prompt that the model does not have,
+        NotFiniteError instead of an embedding that is not finite. Cancelling the task stops after
+        the batches in flight. If memory runs out, caches are freed and smaller batches tried;
+        GpuOutOfMemoryError or MemoryError if not even one text fits.
         """
         await need_numpy("embed()", "embed_rows() gives the same numbers as a memoryview.")
         result = await self.embed_rows(
@@ -126,7 +126,7 @@ class EmbeddingModel(BatchedModel):
             truncate=truncate,
             progress=progress,
         )
-        # Imported here, for it imports numpy.
+        # Imported here because it imports numpy.
         from bascule.tasks.embeddings import embeddings_of
 
         array = np.asarray(result.rows).reshape(-1, self.dimension)
@@ -158,7 +158,7 @@ class EmbeddingModel(BatchedModel):
         return EmbeddedRows(*result)
 
     def _skipped(self, prompt: str) -> int:
-        """How many tokens of each text are the prompt's, where they are left out of the pooling."""
+        """Return how many tokens of each text belong to the prompt, if pooling leaves them out."""
         if not prompt or not skips_prompts(self._settings.modules):
             return 0
         alone, empty = self._tokenizer.encode([prompt, ""])

@@ -1,6 +1,6 @@
-"""What `EmbeddingModel.embed` gives: an array that also says how long its texts were.
+"""The result of `EmbeddingModel.embed`: an array with the lengths of its texts.
 
-Imports numpy, unlike its neighbours: who makes one has an array already.
+Imports numpy, unlike its neighbours: whoever creates one has an array already.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import numpy as np
 
 
 class Embeddings(np.ndarray[Any, np.dtype[np.float32]]):
-    """Embeddings, float32 (n, C): a numpy array; what is computed from it is a plain one.
+    """Embeddings, float32 (n, C): a numpy array; computing with it gives plain arrays.
 
-    `n_tokens` are the tokens of each text that were used, special ones included, and `truncated`
-    the indices of the texts that were longer and were cut.
+    `n_tokens` are the tokens of each text that were used, including special ones, and `truncated`
+    the indices of the longer texts that were cut.
     """
 
     n_tokens: tuple[int, ...] = ()
@@ -22,7 +22,7 @@ class Embeddings(np.ndarray[Any, np.dtype[np.float32]]):
 
     @property
     def total_tokens(self) -> int:
-        """Tokens of all texts."""
+        """The number of tokens of all texts."""
         return sum(self.n_tokens)
 
     def __getitem__(self, key: Any) -> Any:
@@ -43,7 +43,7 @@ class Embeddings(np.ndarray[Any, np.dtype[np.float32]]):
 def embeddings_of(
     array: np.ndarray[Any, Any], n_tokens: tuple[int, ...], truncated: tuple[int, ...]
 ) -> Embeddings:
-    """The same memory as an `Embeddings`."""
+    """View an array as `Embeddings`."""
     result = array.view(Embeddings)
     result.n_tokens, result.truncated = n_tokens, truncated
     return result

@@ -1,4 +1,4 @@
-"""What models that generate text share: streams, one generation at a time, retries, counters."""
+"""What text generation shares: streams, one generation at a time, retries, counters."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from bascule.text.streaming import Detokeniser, StopStrings
 StopReason = Literal["end", "stop", "length", "context", ""]
 
 
-# Tries after memory has ended without a token: with caches freed, then with smaller chunks, too.
+# Retries after running out of memory without a token: with caches freed, then with smaller chunks.
 _TRIES_WITH_LESS = 2
-# Devices that may be lost one after the other without a token: then the work itself kills them.
+# Devices that may be lost one after the other without a token: then the work itself is the cause.
 DEVICES_IN_VAIN = 2
 
 
 @dataclass(slots=True)
 class Generation:
-    """A text that was generated. `stop_reason`: "end" the model was done, "stop" a stop string
-    came, "length" the tokens asked for are there, "context" no more fit.
+    """A generated text. `stop_reason`: "end" the model ended it, "stop" a stop string, "length" the
+    requested tokens, "context" no more fit.
     """
 
     prompt_ids: list[int]
@@ -52,7 +52,7 @@ class Generation:
 
 
 class Writing:
-    """Makes a generation of its tokens: the text, up to an end or a stop string."""
+    """Builds a generation from tokens: the text, up to an end or a stop string."""
 
     def __init__(
         self, result: Generation, asked: Asked, text: Detokeniser, ends: Collection[int]
@@ -64,7 +64,7 @@ class Writing:
         self._called = perf_counter()
 
     def push(self, token: int) -> str:
-        """Take a token, and give the text that is certain by now; an end sets the stop reason."""
+        """Add a token, and return the text that is final by now; an end sets the stop reason."""
         stats, now = self.stats, perf_counter()
         stats.first_token_s = stats.first_token_s or now - self._called
         stats.new_tokens += 1
@@ -80,14 +80,14 @@ class Writing:
         return piece
 
     def rest(self) -> str:
-        """Give the text that was held back, once no token follows."""
+        """Return the text that was held back, once no token follows."""
         rest = "" if self.result.stop_reason == "stop" else self._stop.push(self._text.flush())
         rest += self._stop.flush()
         self.result.text += rest
         return rest
 
     def end(self, crossings: int) -> GenerationStats:
-        """Give what it took, with so many crossings for all of it."""
+        """Return the statistics, with that many crossings in total."""
         stats = self.stats
         stats.total_s = perf_counter() - self._called
         stats.crossings = crossings - stats.prompt_crossings
@@ -95,28 +95,29 @@ class Writing:
 
 
 class TextStream(ResultStream[str, Generation]):
-    """Pieces of text as they come: `async for piece in stream`. `result` grows with them.
+    """A stream of text: `async for piece in stream`. `result` grows with the pieces.
 
-    Leaving the loop early does not end the work; `await stream.aclose()` or `async with` does.
+    Leaving the loop early does not stop the generation; `await stream.aclose()` or `async with`
+    does.
     """
 
 
 class Programs(Protocol):
-    """The prepared programs of a model that generates."""
+    """The prepared programs of a generating model."""
 
     longest: int  # tokens of a chunk
 
     @property
     def planned_nbytes(self) -> int:
-        """Intermediate values of what is prepared."""
+        """Bytes of intermediate values of prepared programs."""
         ...
 
     def essential(self) -> list[Program]:
-        """What a generation consists of; those that the device can hold."""
+        """Return the programs of a generation that the device can hold."""
         ...
 
     def take_less(self) -> bool:
-        """Use smaller chunks from now on; False if these are the smallest."""
+        """Use smaller chunks from now on; False if they are the smallest."""
         ...
 
     def close(self) -> None:
@@ -144,9 +145,9 @@ class GeneratingModel(LoadedModel, Generic[P]):
     async def _read(
         self, result: Generation, asked: Asked, stats: GenerationStats
     ) -> tuple[Executable, int, int]:
-        """Bring the prompt and the tokens of `result`, all but the last, into the cache.
+        """Write the prompt and the tokens of `result`, except the last, to the cache.
 
-        Returns the program that decodes, that last token, and how many more the context holds.
+        Return the decode program, that last token, and how many more tokens the context holds.
         """
         raise NotImplementedError
 
@@ -157,7 +158,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
 
     @asynccontextmanager
     async def _alone(self) -> AsyncGenerator[None]:
-        """See `LoadedModel._alone`. Between two generations: it takes the cache."""
+        """See `LoadedModel._alone`. Between two generations: it takes over the cache."""
         async with self._turn.turn(), self._device.turn():
             yield
 
@@ -177,7 +178,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
     async def _pieces(
         self, result: Generation, asked: Asked, text: Detokeniser
     ) -> AsyncGenerator[str]:
-        """The pieces of one generation; `result` is whole when they end."""
+        """Yield the pieces of one generation; `result` is complete when they end."""
         writing = Writing(result, asked, text, self._ends)
         async with self._turn.turn():
             self._check_open("generate")
@@ -191,7 +192,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
                 self._note(result, writing.end(self._crossings - began))
 
     async def _written(self, writing: Writing) -> AsyncGenerator[str]:
-        """The pieces behind those that there are, by the passes over one text."""
+        """Yield the following pieces, from the passes over one text."""
         result = writing.result
         tokens = self._by_turns(self._tokens(result, writing.asked, writing.stats))
         try:
@@ -206,7 +207,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
             await tokens.aclose()
 
     async def _by_turns(self, tokens: AsyncGenerator[int]) -> AsyncGenerator[int]:
-        """The same tokens; the device is held while the next one is made, not between two."""
+        """Yield the same tokens; the device is held only while the next one is computed."""
         try:
             while True:
                 async with self._device.turn():
@@ -226,9 +227,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
     async def _tokens(
         self, result: Generation, asked: Asked, stats: GenerationStats
     ) -> AsyncGenerator[int]:
-        """The new tokens. Should the device be lost, or memory end, the next one goes on behind
-        those given.
-        """
+        """Yield the new tokens; continue if the device is lost, or memory runs out."""
         in_vain = 0
         while True:
             n_before, backend = len(result.ids), self.backend
@@ -255,9 +254,9 @@ class GeneratingModel(LoadedModel, Generic[P]):
     async def _tokens_here(
         self, result: Generation, asked: Asked, stats: GenerationStats
     ) -> AsyncGenerator[int]:
-        """The new tokens behind those of `result`, on this device; sets the stop reason.
+        """Yield the tokens that follow those of `result`, on this device; sets the stop reason.
 
-        NotFiniteError instead of a token that means nothing.
+        NotFiniteError instead of a token from logits that are not finite.
         """
         self._renew()
         crossings = self._crossings
@@ -328,13 +327,13 @@ class GeneratingModel(LoadedModel, Generic[P]):
         return self._programs.planned_nbytes + self._cache.states.nbytes
 
     def _relieve(self) -> None:
-        """Memory has ended in a generation's middle: free all but the weights."""
+        """Free everything but the weights: memory has run out during a generation."""
         self._totals["memory_retries"] += 1
         self._close_programs()
         self._backend.trim()
 
     def _renew(self) -> None:
-        """Take a cache again where it was given up for its memory."""
+        """Allocate a cache again if it was freed for its memory."""
         if not self._cache.states.nbytes:
             longest = self._programs.longest
             self._settle_in()

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from bascule.backend.base import Executable
 from bascule.tasks.kv_cache import KvCache
 
-# The program for a chunk of at most so many tokens, and how many it takes.
+# Returns the program for a chunk of at most that many tokens, and the chunk's size.
 Chunked = Callable[[int], Awaitable[tuple[int, Executable]]]
 
-# Prefill passes queued ahead of the device: enough to keep it busy, few enough to stop soon.
+# Prefill passes queued ahead: enough to keep the device busy, few enough to stop soon.
 _PREFILL_IN_FLIGHT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How decoding is batched: steps of one replay, and replays in flight."""
+    """How decoding is batched: steps per replay, and replays in flight."""
 
     steps: int
     in_flight: int
@@ -26,7 +26,7 @@ class Pace:
 
 @dataclass(slots=True)
 class GenerationStats:
-    """What one generation took. Seconds count from the call; rates are tokens a second.
+    """Statistics of one generation. Seconds count from the call; rates are tokens per second.
 
     `crossings` are calls of the driver's verbs (in a page: into JavaScript) for the new tokens,
     `prompt_crossings` those for the prompt.
@@ -45,7 +45,7 @@ class GenerationStats:
     gpu_nbytes: int = 0
 
     def as_json(self) -> dict[str, float]:
-        """All of it, with the rates that follow."""
+        """Return all of it, with the rates."""
         computed = self.prompt_tokens - self.reused_tokens
         after_first = max(0, self.new_tokens - 1)
         return {
@@ -73,9 +73,9 @@ async def prefill(
     slide: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Bring the keys and values of `ids` into the cache behind those that it has.
+    """Write the keys and values of `ids` to the cache, after those that it has.
 
-    `done` is `Backend.done`: it bounds the passes in flight, and fails if the device is lost.
+    `done` is `Backend.done`: it limits the passes in flight, and fails if the device is lost.
     """
     waiting: deque[Awaitable[None]] = deque()
     start, total = len(cache.ids), len(ids)
@@ -112,10 +112,10 @@ async def decode(
     stats: GenerationStats,
 ) -> AsyncGenerator[int]:
     """Feed token `last`, then yield at most `most` new ones; the caller may stop at any time.
-    `pause` is awaited before more is queued; where it returns True nothing is queued ahead.
 
-    Each step's token stays on the device, where the next step finds it. The cache's `ids` end with
-    the token before the one given last: what was computed past that was in vain.
+    `pause` is awaited before more is queued; if it returns True nothing is queued ahead. Each
+    step's token stays on the device, where the next step reads it. The cache's `ids` end before the
+    token that was yielded last: what was computed past it is discarded.
     """
     start = len(cache.ids)
     await cache.reserve(start + 2, slide=slide)
@@ -128,7 +128,7 @@ async def decode(
         while n_yielded < most:
             in_flight = 1 if await pause() else pace.in_flight
             while asked < most and len(flights) < in_flight:
-                # The first token is read alone: the user waits for it.
+                # The first token is read separately: the user waits for it.
                 steps = min(pace.steps, most - asked) if asked else 1
                 await cache.reserve(start + asked + steps + 1, slide=slide)
                 await executable.submit(cache.sizes, {}, steps)

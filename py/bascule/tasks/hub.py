@@ -1,6 +1,6 @@
-"""Fetching a known model into the cache folder: from the model hub, or out of a folder.
+"""Fetch a known model into the cache folder: from the model hub, or from another folder.
 
-Either way a file counts only once its SHA-256 is the registry's.
+Either way a file is accepted only if it has the registry's SHA-256.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from bascule.weights.names import MANIFEST
 
 
 async def pull(name: str, *, force: bool = False, progress: ProgressCallback | None = None) -> Path:
-    """Fetch a known model, or one of the hub by its id, unless it is there and sound; its folder.
+    """Fetch a known model, or one of the hub by its id, unless it is there and sound; return its
+    folder.
 
-    `force` fetches it anyway. A file that is damaged is fetched again; other files in a known
-    model's folder are left alone. Cancelling leaves what was there before. Raises
-    ModelNotFoundError for an unknown name, SourceError if no way works, SetupError if the cache
-    folder cannot be used.
+    `force` fetches it in any case. A damaged file is fetched again; other files in a known model's
+    folder are left alone. Cancelling keeps what was there before. Raises ModelNotFoundError for an
+    unknown name, SourceError if it cannot be fetched, SetupError if the cache folder cannot be
+    used.
     """
     tell = progress or (lambda _: None)
     model = pullable(name)
@@ -42,10 +43,10 @@ async def pull(name: str, *, force: bool = False, progress: ProgressCallback | N
 async def pull_from(
     name: str, folder: str | Path, *, progress: ProgressCallback | None = None
 ) -> Path:
-    """Copy a known model's files out of a folder, as on a machine that no network reaches.
+    """Copy a known model's files from a folder, for a machine without a network.
 
-    Raises ModelNotFoundError for an unknown name, ModelFileError where a file is missing or another
-    one than the registry's, SetupError as `pull`.
+    Raises ModelNotFoundError for an unknown name, ModelFileError if a file is missing or differs
+    from the registry, SetupError as `pull`.
     """
     model = known(name)
 
@@ -72,16 +73,16 @@ async def _install(
     fetch: Callable[[Path, ProgressCallback], Awaitable[None]],
     tell: ProgressCallback,
 ) -> Path:
-    """Put what is fetched into the model's folder, once all of it is the registry's."""
+    """Fetch files and move them into the model's folder once all match the registry."""
     home = models_folder() / model.name
     home.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its final place, so that the last step renames files within one file system.
+    # Beside its final place, so that the last step renames within one file system.
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=".pull-") as scratch:
         fresh = Path(scratch) / "model"
         await fetch(fresh, tell)
         if faults := await asyncio.to_thread(_faults, fresh, model):
             raise ModelFileError(model.name, f"what was fetched is not the model: {faults[0]}")
-        # It may list files that are gone now.
+        # It may list files that no longer exist.
         (home / MANIFEST).unlink(missing_ok=True)
         for file in model.files:
             (home / file).parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ def _copied(source: Path, target: Path) -> None:
 
 
 def _faults(home: Path, model: KnownModel) -> list[str]:
-    """What is missing or damaged."""
+    """Return what is missing or damaged."""
     faults: list[str] = []
     for file, wanted in model.files.items():
         if not (home / file).is_file():

@@ -1,7 +1,7 @@
-"""Models of the Hugging Face hub by their id: files that a load may read, of one pinned revision.
+"""Models of the Hugging Face hub by id: the files that a load may read, at one pinned revision.
 
 A pulled model's folder holds these files, a manifest of their hashes, and bascule-source.json: the
-id, the revision that was asked for, and the commit that it was.
+id, the requested revision, and its commit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file of a repository; `sha256` is "" where the hub does not say it."""
+    """A file of a repository; `sha256` is "" if the hub does not report it."""
 
     name: str
     nbytes: int = 0
@@ -49,9 +49,9 @@ class HubFile:
 
 
 async def pull_repo(name: str, *, force: bool, tell: ProgressCallback) -> Path:
-    """Fetch OWNER/NAME or OWNER/NAME@REVISION from the hub unless it is there; its folder.
+    """Fetch OWNER/NAME or OWNER/NAME@REVISION from the hub unless it is there; return its folder.
 
-    What is there stays at its commit until `force`, or another revision is asked for.
+    A pulled model stays at its commit unless `force` is set or another revision is requested.
     ModelNotFoundError, UnsupportedModelError for a model without safetensors, SourceError, OSError.
     """
     repo, _, revision = name.partition("@")
@@ -85,7 +85,7 @@ async def pull_repo(name: str, *, force: bool, tell: ProgressCallback) -> Path:
 
 
 def pulled_repos() -> dict[str, Path]:
-    """The folders of pulled models by hub id."""
+    """Return the folders of pulled models by hub id."""
     results: dict[str, Path] = {}
     try:
         folders = sorted(models_folder().iterdir())
@@ -99,7 +99,7 @@ def pulled_repos() -> dict[str, Path]:
 
 
 def damaged_files(folder: Path) -> list[str]:
-    """The files of a pulled model that are not those of its manifest."""
+    """Return the files of a pulled model that do not match its manifest."""
     try:
         with open_regular(folder / MANIFEST) as handle:
             expected = parse_manifest(handle.read(), str(folder / MANIFEST))
@@ -109,7 +109,7 @@ def damaged_files(folder: Path) -> list[str]:
 
 
 async def hub_answers(repo: str) -> None:
-    """Ask once and briefly: the hub's library tries for half a minute and complains meanwhile."""
+    """Check briefly that the hub answers: its library retries for half a minute, with warnings."""
     import httpx
     from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 
@@ -127,7 +127,7 @@ async def hub_answers(repo: str) -> None:
 
 
 async def _listed(repo: str, revision: str) -> tuple[str, list[HubFile]]:
-    """The commit that a revision is now, and its files that a load may read."""
+    """Return the current commit of a revision, and its files that a load may read."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -159,7 +159,7 @@ async def _listed(repo: str, revision: str) -> tuple[str, list[HubFile]]:
 
 
 def _chosen(repo: str, names: Iterable[str]) -> set[str]:
-    """What a load may read, weights as safetensors alone: one file, or else its shards."""
+    """Choose the files that a load may read, with safetensors weights: one file, or its shards."""
     every = set(names)
     readable = {n for n in every if may_be_read(n) and not n.endswith(".gguf") and n != MANIFEST}
     if TOKENIZER in readable:
@@ -199,7 +199,7 @@ async def fetch_file(repo: str, revision: str, file: HubFile, fresh: Path) -> No
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file; "" where it cannot be read."""
+    """Return the SHA-256 of a file; "" if it cannot be read."""
     try:
         with open_regular(path) as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()

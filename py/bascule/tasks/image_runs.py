@@ -1,4 +1,4 @@
-"""What models of images share: pictures to pixels, passes of a few images, retries, counters."""
+"""What image models share: decoding, passes of a few images, retries, counters."""
 
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
@@ -20,17 +20,17 @@ from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, LoadedModel
 from bascule.vision.decoding import listed_images, pixels_of
 from bascule.vision.processing import ImageProcessing
 
-# Images of a pass, each with a program of its own; a batch is cut into these, none is padded.
+# Images per pass, each with its own program; a batch is divided into these, without padding.
 BATCHES = (8, 4, 2, 1)
 ImageProgress: TypeAlias = Callable[[int, int], None]
 
 
 class ImageSettings(Protocol):
-    """What a model's passes over images follow from."""
+    """The settings that determine a model's passes over images."""
 
     @property
     def processing(self) -> ImageProcessing:
-        """What becomes of an image first."""
+        """How an image is processed before a pass."""
         ...
 
     @property
@@ -39,7 +39,7 @@ class ImageSettings(Protocol):
         ...
 
     def image_program(self, batch: int) -> Program:
-        """The pass of so many images: pixels (B, S, S, 3), lengths (B), first (B, 1) -> rows."""
+        """Record a pass: pixels (B, S, S, 3), lengths (B), first (B, 1) -> rows."""
         ...
 
 
@@ -53,7 +53,7 @@ class _ImageCounts:
 
 
 class ImageRuns(LoadedModel):
-    """A model with passes over images; what else it does is its other base class's."""
+    """A mixin for passes over images."""
 
     def __init__(self, image_settings: ImageSettings, *args: Any, **options: Any) -> None:
         self._image_settings = image_settings
@@ -99,7 +99,7 @@ class ImageRuns(LoadedModel):
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     async def _seen(self, where: str, image: Any) -> Array:
-        """What the model sees of an image; others have a turn before each."""
+        """Return an image's processed pixels; other tasks run before each."""
         await asyncio.sleep(0)
         began = perf_counter()
         result = self._image_settings.processing.apply(pixels_of(where, image), where)
@@ -107,7 +107,7 @@ class ImageRuns(LoadedModel):
         return result
 
     async def _retried_images(self, pixels: Array, first: int) -> list[Array]:
-        """Run a pass; where memory ends, image by image."""
+        """Run a pass; if memory runs out, image by image."""
         backend = self.backend
         try:
             return await self._run_images(pixels, first)
@@ -176,7 +176,7 @@ class ImageRuns(LoadedModel):
 
 
 def _sizes(count: int, most: int) -> Sequence[int]:
-    """Return sizes of passes that together are `count`."""
+    """Return sizes of passes that add up to `count`."""
     result = array("I")
     for size in BATCHES:
         while size <= most and count >= size:

@@ -1,4 +1,4 @@
-"""A model of images and texts ready for use: both in, embeddings of one space out."""
+"""A loaded model of images and texts: both in, embeddings in one space out."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _PLACE = "{}"
 class ImageTextModel(ImageRuns, BatchedModel):
     """A model of images and texts, made by `bascule.load`.
 
-    `dimension` is the width D of its embeddings, `max_tokens` the longest text, special tokens
-    included; logits are cosines times `logit_scale`, plus `logit_bias` (0 without one). Close
-    it, or use it in `async with`, to free the device's memory.
+    `dimension` is the width D of its embeddings, `max_tokens` the longest text, including special
+    tokens; logits are cosines times `logit_scale`, plus `logit_bias` (0 without one). Close it, or
+    use it in `async with`, to free the device's memory.
     """
 
     _what = "the embedding"
@@ -55,10 +55,10 @@ class ImageTextModel(ImageRuns, BatchedModel):
         truncate: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> Embeddings:
-        """Embed one text or several: float32 (n, D) of length 1, in the order given.
+        """Embed one text or several: float32 (n, D) of length 1, in the given order.
 
-        Texts are cut at `max_tokens` tokens, which the result's `truncated` names; unless
-        `truncate`, a longer one is an InputError. Other options and errors as in
+        Texts are cut at `max_tokens` tokens, which the result's `truncated` lists; unless
+        `truncate`, a longer one is an InputError. Other options and errors as
         `EmbeddingModel.embed`.
         """
         self._check_open("embed_text")
@@ -72,7 +72,7 @@ class ImageTextModel(ImageRuns, BatchedModel):
             truncate=truncate,
             progress=progress,
         )
-        # Imported here, for it imports numpy.
+        # Imported here because it imports numpy.
         from bascule.tasks.embeddings import embeddings_of
 
         array = np.asarray(rows).reshape(-1, self.dimension)
@@ -85,7 +85,7 @@ class ImageTextModel(ImageRuns, BatchedModel):
         batch_size: int | None = None,
         progress: ImageProgress | None = None,
     ) -> Array:
-        """Embed one image or several: float32 (n, D) of length 1, in the order given.
+        """Embed one image or several: float32 (n, D) of length 1, in the given order.
 
         Images, options and errors as `ImageModel.classify`.
         """
@@ -118,12 +118,13 @@ class ImageTextModel(ImageRuns, BatchedModel):
         batch_size: int | None = None,
         progress: ImageProgress | None = None,
     ) -> list[ImageClassification]:
-        """Classify one image or several among `labels`: the `top_k` (all) most probable of each.
+        """Classify one image or several among `labels`: the `top_k` (default: all) most probable of
+        each.
 
-        A label takes the place of "{}" in `template`; probabilities are the softmax over labels of
-        `logits`, or the sigmoid of each in models that score every label by itself.
-        InputError for labels that are none or not different, and for a template without
-        "{}"; other options and errors as `embed_image` and `embed_text`.
+        A label replaces "{}" in `template`; probabilities are the softmax over labels of `logits`,
+        or the sigmoid of each in models that score every label independently. InputError for
+        missing or repeated labels, and for a template without "{}"; other options and errors as
+        `embed_image` and `embed_text`.
         """
         named = checked_texts("classify, labels", labels)
         if not named or len(set(named)) < len(named):

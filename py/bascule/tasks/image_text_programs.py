@@ -1,4 +1,4 @@
-"""The passes of a model of images and texts, and the settings that they follow from."""
+"""The passes of a model of images and texts, and their settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bascule.vision.processing import ImageProcessing
 
 @dataclass(frozen=True, slots=True)
 class ImageTextSettings:
-    """What a folder says beside the weights; logits are cosines * `logit_scale` + `logit_bias`."""
+    """The settings of a folder; logits are cosines * `logit_scale` + `logit_bias`."""
 
     family: ImageTextFamily
     config: ImageTextConfig
@@ -41,7 +41,7 @@ class ImageTextSettings:
 
     @property
     def least_tokens(self) -> int:
-        """Tokens of the shortest text in a pass: padded ones are all as long as the longest."""
+        """Tokens of the shortest text in a pass: padded texts all have the same length."""
         return 1 if self.config.text.pad is None else self.max_tokens
 
     def image_program(self, batch: int) -> Program:
@@ -63,10 +63,10 @@ class ImageTextSettings:
         return freeze(graph)
 
     def image_programs(self) -> list[Program]:
-        """Record the passes of all numbers of images."""
+        """Record the passes of all batch sizes of images."""
         return [self.image_program(batch) for batch in BATCHES]
 
     def programs(self) -> list[Program]:
-        """Record the passes of all numbers of images and of all buckets of texts."""
+        """Record the passes of all batch sizes of images and of all buckets of texts."""
         texts = [b for b in all_buckets(self.max_tokens) if b.tokens >= self.least_tokens]
         return [*self.image_programs(), *map(self.program, texts)]

@@ -1,4 +1,4 @@
-"""A model of images ready for use: images in, labels or features out."""
+"""A loaded image model: images in, labels or features out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Pooling = Literal["cls", "mean"]
 
 @dataclass(frozen=True, slots=True)
 class ImageClassification:
-    """What an image is: the most probable `label`, and the `top_k` best ones, the best first."""
+    """The most probable `label` of an image, and its `top_k` labels, best first."""
 
     label: str
     probability: float
@@ -36,7 +36,7 @@ class ImageClassification:
 
 @dataclass(frozen=True, slots=True)
 class ImageModelSettings:
-    """What a folder says beside the weights; a model without `classes` has no labels."""
+    """The settings of a folder; a model without `classes` has no labels."""
 
     family: ImageFamily
     config: ImageConfig
@@ -63,7 +63,7 @@ class ImageModelSettings:
         x = self.family.phases["image"](to, lengths)  # (B, T, C)
         token = graph.call("pool", x, lengths, kind="cls")
         graph.output(token)
-        # The class token stands first, and is none of the patches.
+        # The class token comes first, and is not a patch.
         skipped = graph.input("skipped", (batch,), "u32")
         mean = graph.call("pool", x, lengths, skipped, kind="mean")
         graph.output(mean)
@@ -77,21 +77,21 @@ class ImageModelSettings:
         return freeze(graph)
 
     def programs(self) -> list[Program]:
-        """Record the passes of all numbers of images."""
+        """Record the passes of all batch sizes."""
         return [self.image_program(batch) for batch in BATCHES]
 
 
 def normalization(processing: ImageProcessing) -> Normalization:
-    """Return what a pass makes of the channels of processed images."""
+    """Return how a pass normalizes the channels of processed images."""
     return Normalization(processing.factor, processing.mean, processing.std)
 
 
 class ImageModel(ImageRuns):
-    """A model of images, made by `bascule.load`.
+    """An image model, made by `bascule.load`.
 
-    `labels` are those of its classifier in the order of the logits, none where it has no
-    classifier; `dimension` is the width of its features. Close it, or use it in `async with`, to
-    free the device's memory.
+    `labels` are its classifier's in the order of the logits, empty without a classifier;
+    `dimension` is the width of its features. Close it, or use it in `async with`, to free the
+    device's memory.
     """
 
     def __init__(self, placement: Placement, settings: ImageModelSettings) -> None:
@@ -111,10 +111,10 @@ class ImageModel(ImageRuns):
         """Classify one image or several: the `top_k` most probable labels of each.
 
         An image is a path, the bytes of a file, a PIL image or an array (H, W, 3) uint8. At most
-        `batch_size` images, 8 by default and at the most, run in one pass; `progress(done, total)`
-        counts images. InputError for what is no image, cannot be decoded or has more than 67
-        megapixels, and for a model without labels; SetupError where an image takes Pillow to
-        decode and that is not installed; NotFiniteError for logits that are none.
+        `batch_size` images (default and maximum 8) run in one pass; `progress(done, total)` counts
+        images. InputError for what is not an image, cannot be decoded or has more than 67
+        megapixels, and for a model without labels; SetupError if decoding needs Pillow and it is
+        not installed; NotFiniteError for logits that are not finite.
         """
         most = whole_number("top_k", top_k, 1)
         if self._settings.classes is None:
@@ -169,13 +169,13 @@ class ImageModel(ImageRuns):
 
 
 def ranked(labels: tuple[str, ...], shares: list[float], most: int) -> ImageClassification:
-    """Return the `most` probable labels with their probabilities."""
+    """Return the `most` most probable labels with their probabilities."""
     order = sorted(range(len(labels)), key=lambda at: -shares[at])[:most]
     best = {labels[at]: shares[at] for at in order}
     return ImageClassification(labels[order[0]], shares[order[0]], best)
 
 
 def unit_rows(rows: Array) -> Array:
-    """Return rows of length 1; those of zeros stay as they are."""
+    """Return rows scaled to length 1; zero rows are unchanged."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(lengths > 0, lengths, 1)

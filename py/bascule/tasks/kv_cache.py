@@ -1,4 +1,4 @@
-"""The KV cache of one conversation: states on the device, and what the host knows of them."""
+"""The KV cache of one conversation: states on the device, and their bookkeeping on the host."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from bascule.models.decoder.config import DecoderConfig
 from bascule.models.decoder.graph import PLACES
 from bascule.program.program import Value
 
-# Slots that a cache grows by, and first has.
+# Initial slots of a cache, and those that it grows by.
 PAGE = 256
-# A sliding context ends here: the rotary angles of later positions are not kept.
+# A sliding context ends here: there are no rotary angles of later positions.
 MOST_POSITIONS = 1 << 20
 _STEP = 256  # positions between two rows of the angles' second table
 N_ANGLES = _STEP + MOST_POSITIONS // _STEP  # rows of both
 
 
-# Numbers of the states that are not all zero, by name.
+# Contents of the states that are not all zero, by name.
 Initial: TypeAlias = Mapping[str, "array[int] | memoryview[Any]"]
 
 
 class KvCache:
     """Keys, values and token ids by slot; `ids` are all tokens of the text so far.
 
-    States hold what is `initial`, zeros without it; `sizes` are those of further Dims.
-    Position p stands in slot p % `slots`. The cache grows by pages up to `limit` slots; past them
-    the oldest tokens give way, where that is wanted. Truncating moves nothing.
+    States start as `initial`, or as zeros; `sizes` are those of further Dims. Position p is in slot
+    p % `slots`. The cache grows by pages up to `limit` slots; past them the oldest tokens are
+    overwritten, if that is allowed. Truncating moves nothing.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class KvCache:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The states as programs name them."""
+        """The sizes of the states' Dims."""
         return {"S": self.slots, **self._others}
 
     async def grow(self, dim: str, rows: int) -> None:
-        """Make room for at least so many rows of the states that have this Dim."""
+        """Make room for at least that many rows of the states that have this Dim."""
         before = self._others[dim]
         if rows > before:
             self._others[dim] = rows
@@ -71,15 +71,16 @@ class KvCache:
                 raise
 
     def keep_prefix(self, ids: Sequence[int]) -> int:
-        """Truncate to what `ids` begin with; gives how many of them need not be computed again.
+        """Truncate to the common prefix with `ids`; return how many of them need not be computed
+        again.
 
-        At least the last one always must: a pass over it gives the next token.
+        The last one must always be: a pass over it gives the next token.
         """
         same = sum(
             1 for _ in takewhile(bool, (a == b for a, b in zip(self.ids, ids, strict=False)))
         )
         same = min(same, len(ids) - 1)
-        # What was overwritten in the ring cannot come back: only a continuation can go on then.
+        # What was overwritten in the ring is lost: only a continuation of the text can use it.
         if self.written > self.slots:
             same = same if same == len(self.ids) else 0
         del self.ids[same:]
@@ -88,7 +89,7 @@ class KvCache:
         return same
 
     async def reserve(self, length: int, *, slide: bool) -> None:
-        """Make room for so many tokens; ContextLengthError if they do not fit."""
+        """Make room for that many tokens; ContextLengthError if they do not fit."""
         most = MOST_POSITIONS if slide else self.limit
         if length > most:
             raise ContextLengthError(length, most)
@@ -102,18 +103,18 @@ class KvCache:
                 raise
 
     def forget(self) -> None:
-        """Drop the text: what comes next is computed from its beginning."""
+        """Drop the text: the next one is computed from its start."""
         self.ids.clear()
         self.written = 0
 
     def write_tokens(self, start: int, ids: Sequence[int]) -> None:
-        """Put ids where programs read those of positions from `start` on."""
+        """Write ids for programs to read, from position `start` on."""
         for first, slot, count in self._runs(start, len(ids)):
             run = array("I", ids[first : first + count])
             self.states.write("tokens", 4 * slot, run)
 
     def read_tokens(self, start: int, count: int) -> tuple[memoryview, list[Any]]:
-        """Queue reads of the ids of those positions: the memory (u32) that awaiting them fills."""
+        """Queue reads of the ids of those positions; return the memory (u32) they will fill."""
         result = memoryview(bytearray(4 * count)).cast("I")
         waits = [
             self.states.read("tokens", 4 * slot, result[first : first + n])
@@ -122,16 +123,16 @@ class KvCache:
         return result, waits
 
     def set_position(self, position: int, count: int) -> None:
-        """Where the next pass begins, and of how many tokens it is."""
+        """Set the position and the number of tokens of the next pass."""
         self.note_written(position + count)
         self.states.write("position", 0, array("I", [position]))
 
     def note_written(self, end: int) -> None:
-        """Passes are queued for positions before `end`."""
+        """Record that passes are queued for positions before `end`."""
         self.written = max(self.written, end)
 
     def _runs(self, start: int, count: int) -> list[tuple[int, int, int]]:
-        """Positions as runs of slots: (index of the first, slot, how many)."""
+        """Divide positions into runs of slots: (index of the first, slot, count)."""
         runs: list[tuple[int, int, int]] = []
         done = 0
         while done < count:
@@ -143,15 +144,15 @@ class KvCache:
 
 
 def rotary_states(config: DecoderConfig) -> Initial:
-    """Return what the states of a decoder hold at first: its angles, and its positions' numbers."""
+    """Return the initial states of a decoder: its angles, and its positions' numbers."""
     return {"angles": rotary_angles(config), PLACES: array("I", range(config.context))}
 
 
 def rotary_angles(config: DecoderConfig) -> memoryview[Any]:
-    """Cosines and sines (256 + R, D) f32 from which every position's angles are made.
+    """Return cosines and sines (256 + R, D) f32 from which every position's angles are computed.
 
     Row p holds those of position p, row 256 + r those of position 256 * r: in float32 the angle of
-    a late position would be off by more than its sine may. Without rotary angles all are 0.
+    a late position would be off by more than its sine tolerates. Without rotary angles all are 0.
     """
     pairs = range(config.size // 2)
     divisors = config.factors or [1.0 for _ in pairs]
@@ -168,5 +169,5 @@ def rotary_angles(config: DecoderConfig) -> memoryview[Any]:
 
 
 def whole_pages(slots: int) -> int:
-    """Return the slots of as many pages as hold these."""
+    """Round slots up to whole pages."""
     return -(-slots // PAGE) * PAGE

@@ -1,4 +1,4 @@
-"""A language model ready for use: text in, text out as it comes."""
+"""A loaded language model: text in, streamed text out."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from bascule.text.streaming import Detokeniser
 
 @dataclass(frozen=True, slots=True)
 class LanguageSettings:
-    """What a model's files say beside the weights."""
+    """The settings of a model's files."""
 
     decoder: Decoder
     tokenizer: LanguageTokenizer
@@ -55,15 +55,15 @@ class LanguageSettings:
 
     @property
     def config(self) -> DecoderConfig:
-        """The decoder's sizes."""
+        """The decoder's config."""
         return self.decoder.config
 
 
 class LanguageModel(GeneratingModel[LanguagePrograms]):
     """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory.
 
-    One generation runs at a time; others wait for their turn. What a prompt has in common with
-    the text before it (the turns of a chat) is not computed again.
+    One generation runs at a time; others wait. The prefix that a prompt shares with the previous
+    text (the turns of a chat) is not computed again.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         )
 
     def _limit_chunks(self, n_tokens: int) -> None:
-        """Read prompts in passes of at most so many tokens."""
+        """Read prompts in passes of at most that many tokens."""
         self._programs.longest = n_tokens
 
     def _holds(self, n_tokens: int) -> bool:
@@ -112,11 +112,11 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         return self._programs.of_sample(len(sample.ids))
 
     async def _answer(self, sample: Sample) -> list[float]:
-        """The logits after a sample's ids; all NaN where another token comes next."""
+        """Return the logits after a sample's ids; all NaN if the next token differs."""
         ids = list(sample.ids)
         last = (await self._logits(ids, None))[-self._settings.config.vocabulary :]
         logits = [last[token] for token in sample.at]
-        # One step of decoding: its kernels are others than those for many tokens.
+        # One decode step: its kernels differ from those for many tokens.
         del self._cache.ids[-1:]
         executable = await self._programs.decode(GREEDY.head, window=False)
         steps = decode(
@@ -141,11 +141,11 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
 
     @property
     def can_chat(self) -> bool:
-        """Whether the file has a chat template."""
+        """Whether the model has a chat template."""
         return self._template is not None
 
     def chat_ids(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
-        """A conversation as the model's own template has it, up to where its answer begins."""
+        """Render a conversation by the model's template, up to the start of its answer."""
         if self._template is None:
             raise UnsupportedModelError(self.name, "its file has no chat template")
         return self._template.encode(plain_messages(messages))
@@ -154,14 +154,14 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         """Continue `prompt`, a text or token ids, piece by piece.
 
         Ends after `max_new_tokens` (256), at the model's own end, before one of the `stop` strings,
-        or where the context is full; with `overflow` "slide" the oldest tokens give way instead of
-        "error". `sampling`, a `Sampling` or a dict of its settings, draws by default (temperature
-        0.7); the settings may stand beside the other options, too (`temperature=0`), and OpenAI's
-        `max_tokens` for `max_new_tokens`. `progress(done, total)` counts the prompt's tokens.
-        `steps_in_flight` (8) tokens are under way before the first of them is read.
+        or when the context is full; with `overflow` "slide" the oldest tokens are dropped instead
+        of "error". `sampling`, a `Sampling` or a dict of its settings, samples by default
+        (temperature 0.7); the settings may also be passed directly (`temperature=0`), and OpenAI's
+        `max_tokens` in place of `max_new_tokens`. `progress(done, total)` counts the prompt's
+        tokens. `steps_in_flight` (8) tokens are queued before the first of them is read.
         ContextLengthError for a prompt that does not fit, InputError for an empty one and for
-        options of another kind. The stream raises NotFiniteError instead of tokens that mean
-        nothing. Where memory ends, caches are freed and smaller chunks tried; GpuOutOfMemoryError
+        invalid options. The stream raises NotFiniteError instead of tokens from logits that are not
+        finite. If memory runs out, caches are freed and smaller chunks tried; GpuOutOfMemoryError
         or MemoryError if that is not enough.
         """
         self._check_open("generate")
@@ -170,7 +170,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
     def _stream(
         self, ids: list[int], options: StreamOptions, *, answers: bool = False
     ) -> TextStream:
-        """Continue tokens; with `answers` what comes is a text of its own, not the prompt's."""
+        """Continue tokens; with `answers` the output is a text of its own."""
         asked = read_options(options)
         if asked.slide and not self._settings.config.rotary:
             problem = f"'slide', and the model knows {self._settings.config.context:,} positions"
@@ -193,7 +193,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
     ) -> TextStream:
         """Answer messages {"role": ..., "content": ...}; options and errors as `stream`.
 
-        Content is a text, a list of OpenAI's parts of text, or None.
+        Content is a text, a list of text parts as in OpenAI's API, or None.
         """
         self._check_open("generate")
         ids = self._checked_ids("prompt", self.chat_ids(messages))
@@ -208,7 +208,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
     async def logits(
         self, ids: Iterable[int], *, progress: Callable[[int, int], None] | None = None
     ) -> Array:
-        """The logits (T, V) float32 that follow each of these tokens. Forgets the text before."""
+        """Return the logits (T, V) float32 after each token. Drops the previous text."""
         self._check_open("logits")
         await need_numpy("logits()", "Load numpy into this Pyodide.")
         checked = self._checked_ids("ids", ids)
@@ -232,7 +232,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
     async def _logits(
         self, ids: list[int], progress: Callable[[int, int], None] | None
     ) -> memoryview[float]:
-        """Logits (T * V,) float32; forgets the text before."""
+        """Return logits (T * V,) float32; drops the previous text."""
         vocabulary = self._settings.config.vocabulary
         result = memoryview(bytearray(4 * len(ids) * vocabulary)).cast("f")
         self._renew()
@@ -258,7 +258,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         return result
 
     async def _prepare(self) -> None:
-        """Make the programs of a first generation ready before it is asked for."""
+        """Prepare the programs of a first generation."""
         self._renew()
         await self._programs.prefill(PREFILL_LENGTHS[-1], window=False)
         for sampling in (GREEDY, Sampling()):
@@ -267,7 +267,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
     async def _read(
         self, result: Generation, asked: Asked, stats: GenerationStats
     ) -> tuple[Executable, int, int]:
-        """See `GeneratingModel._read`: prefill, behind what the cache has already."""
+        """See `GeneratingModel._read`: prefill, after what the cache already has."""
         cache, ids = self._cache, [*result.prompt_ids, *result.ids]
         reused = cache.keep_prefix(ids)
         stats.reused_tokens = stats.reused_tokens if result.ids else reused

@@ -11,13 +11,13 @@ from bascule.models.family import DecoderFamily
 from bascule.program.graph import Graph
 from bascule.program.program import Dim, Value
 
-# Which end a pass has: none (prefill), the next token, or the logits of all its tokens.
+# How a pass ends: none (prefill), the next token, or the logits of all its tokens.
 Head = Literal["none", "argmax", "sample", "penalised", "logits"]
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """A family, and the checked settings of one of its models."""
+    """A family, and the checked config of one of its models."""
 
     family: DecoderFamily
     config: DecoderConfig
@@ -34,9 +34,9 @@ def decoder_pass(
 ) -> Graph:
     """Record a pass over `length` tokens from `position` on.
 
-    With head "none" the cache is filled and nothing is computed that does not serve it; "argmax",
-    "sample" and "penalised" (length 1) write the next token and move `position` on; "logits" gives
-    (T, V) f32. `window` bounds how far back a token attends (0: as far as the model does).
+    With head "none" only the cache is filled, and nothing else is computed; "argmax", "sample" and
+    "penalised" (length 1) write the next token and advance `position`; "logits" gives (T, V) f32.
+    `window` limits how far back a token attends (0: as far as the model does).
     """
     config = decoder.config
     graph = Graph(f"{decoder.family.name} {head}")

@@ -1,4 +1,4 @@
-"""The programs of a language model, each prepared when it is first needed."""
+"""The programs of a language model, each prepared on first use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bascule.program.program import Dim, Program, Value
 from bascule.program.rewrites.registry import Fitting
 from bascule.tasks.language_graph import Decoder, Head, decoder_pass
 
-# Tokens of a prefill pass: bounds how long a dispatch runs, and so how long a page stands still.
+# Tokens of a prefill pass: limits how long a dispatch runs, and so how long a page is blocked.
 PREFILL_LENGTHS = (16, 64)
 
 
@@ -34,18 +34,18 @@ def essential_programs(decoder: Decoder, max_length: int, cache: CacheDType) -> 
 def all_states(
     decoder: Decoder, max_length: int, cache: CacheDType, fitting: Fitting
 ) -> tuple[Value, ...]:
-    """All states that any of the programs has, as the device can hold them."""
+    """Return all states of any of the programs, as the device can hold them."""
     return fitting.fit(_program(decoder, max_length, cache, _Kind("sample", 1, False))).states
 
 
 def most_slots(max_length: int) -> int:
-    """Slots of a whole cache: a prefill chunk fits beside the window, and overwrites none of it."""
+    """Return the slots of a full cache: a prefill chunk fits beside the window."""
     return max_length + PREFILL_LENGTHS[-1]
 
 
 @dataclass(eq=False)
 class LanguagePrograms:
-    """Prefill, decode and logits programs over one set of states; chunks are `longest` at most."""
+    """Prefill, decode and logits programs over one set of states; chunks are at most `longest`."""
 
     _backend: Backend
     _decoder: Decoder
@@ -65,12 +65,12 @@ class LanguagePrograms:
         return self._fitting.able(programs)
 
     def of_sample(self, length: int) -> list[Program]:
-        """Those that give the logits of so many tokens, and the next token."""
+        """Return the programs for the logits of that many tokens, and for the next token."""
         logits = self._fitting.able(map(self._plain, _kinds("logits", length, False)))
         return [*logits[:1], self._program(_Kind("argmax", 1, False))]
 
     async def prefill(self, n_remaining: int, *, window: bool) -> tuple[int, Executable]:
-        """The program for the next chunk of `n_remaining` tokens, and how many it takes."""
+        """Return the program for the next chunk of `n_remaining` tokens, and the chunk's size."""
         return await self._chunk("none", n_remaining, window)
 
     async def logits(self, n_remaining: int) -> tuple[int, Executable]:
@@ -78,22 +78,22 @@ class LanguagePrograms:
         return await self._chunk("logits", n_remaining, False)
 
     async def decode(self, head: Head, *, window: bool) -> Executable:
-        """The program that takes one token and gives the next."""
+        """Return the program that takes one token and gives the next."""
         return await self._executable(_Kind(head, 1, window))
 
     @property
     def planned_nbytes(self) -> int:
-        """Intermediate values of what is prepared."""
+        """Bytes of intermediate values of prepared programs."""
         return sum(self._program(kind).planned_nbytes for kind in self._prepared)
 
     def take_less(self) -> bool:
-        """Use smaller chunks from now on; False if these are the smallest."""
+        """Use smaller chunks from now on; False if they are the smallest."""
         fewer = [n for n in PREFILL_LENGTHS if n < self.longest]
         self.longest = max(fewer, default=self.longest)
         return bool(fewer)
 
     def close(self, head: Head | None = None) -> None:
-        """Free what was prepared, or only what has that end; the states stay."""
+        """Free the prepared programs, or only those with that head; the states stay."""
         for kind in [k for k in self._prepared if head in (None, k.head)]:
             self._prepared.pop(kind).close()
 
@@ -107,7 +107,7 @@ class LanguagePrograms:
             return result
 
     async def _chunk(self, head: Head, n_remaining: int, window: bool) -> tuple[int, Executable]:
-        """Of the lengths that the device can hold the one that suits `n_remaining` tokens best."""
+        """Return the best length for `n_remaining` tokens that the device can hold."""
         for kind in _kinds(head, min(n_remaining, self.longest), window):
             try:
                 return kind.length, await self._executable(kind)
@@ -125,7 +125,7 @@ class LanguagePrograms:
 
 
 def _kinds(head: Head, n_remaining: int, window: bool) -> list[_Kind]:
-    """Passes over some of `n_remaining` tokens, the one that suits best first."""
+    """Return passes over some of `n_remaining` tokens, the best first."""
     shorter = [n for n in PREFILL_LENGTHS[:-1] if n < n_remaining]
     wanted = next((n for n in PREFILL_LENGTHS if n >= n_remaining), PREFILL_LENGTHS[-1])
     lengths = dict.fromkeys((wanted, *reversed(shorter), 1))

@@ -38,20 +38,20 @@ from bascule.weights.recorded import FilesRead
 
 # Errors after which a model continues on another device; see `LoadedModel.revive`.
 DEVICE_ERRORS = (DeviceLostError, WrongResultError)
-# The device is out of memory, or the process.
+# The device or the process is out of memory.
 NO_MEMORY = (GpuOutOfMemoryError, MemoryError)
 
 
-# Takes the tier that ran, its passes, each with the share of its largest sizes, and seconds.
+# Gets the tier that ran, its passes, each with the share of its largest sizes, and seconds.
 Watch = Callable[[Tier, Sequence[tuple[Program, float]], float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRun:
-    """One call of a model that has ended: "embed", "classify" or "generate".
+    """A finished call of a model: "embed", "classify" or "generate".
 
-    `n_tokens` went in, and of a generation `n_new_tokens` came out: the first after
-    `first_token_s`, the others within `decode_s`.
+    `n_tokens` were read; a generation returned `n_new_tokens`, the first after `first_token_s`, the
+    others within `decode_s`.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class ModelRun:
 
 
 _CLOSED = "the model was closed while it worked"
-# How long a run pauses under critical pressure.
+# Pause of a run under critical pressure.
 _PAUSE_S = 0.05
 
 
@@ -72,7 +72,7 @@ class Pressure(Protocol):
 
     @property
     def state(self) -> str:
-        """How hard the machine works."""
+        """Return the pressure on the machine."""
         ...
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ class Pressure(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reopened:
-    """A device in the place of one that was lost or rejected, with the model's weights in it."""
+    """A device in place of a lost or rejected one, with the model's weights on it."""
 
     backend: Backend
     weights: WeightStore
@@ -92,12 +92,13 @@ class Reopened:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a model runs: an open tier and the memory for its weights there.
+    """Where a model runs: an open tier and the memory for its weights.
 
     `name` is the model's, `reason` says why that tier. With `owns_backend` the model closes the
-    backend; `on_close` is called when the model has closed. `reopen(model)` gives another device
-    where this one is lost, or wrong (then it is among the model's `wrong_tiers`). `prover` proves
-    the answers on any of them, `watch` compares runs with what was predicted for the tier.
+    backend; `on_close` is called when the model has closed. `reopen(model)` returns another device
+    if this one is lost or gives wrong results (then it is among the model's `wrong_tiers`).
+    `prover` proves the answers on any of them, `watch` compares runs with the predictions for the
+    tier.
     """
 
     name: str
@@ -113,11 +114,12 @@ class Placement:
 
 
 class LoadedModel(Closing):
-    """`tier` is the tier that runs, `tier_reason` why that one, `device_name` its device, `weights`
-    the memory that holds its parameters, `quantization` what quantizing did to them, once it is
-    done; `proof` says how its answers were proven, and what was rejected; `fallbacks` are
-    the rewrites by which its programs keep within the device's limits. Close it to free the
-    device's memory.
+    """Base class of loaded models.
+
+    `tier` is the tier that runs, `tier_reason` why that one, `device_name` its device, `weights`
+    the memory of its parameters, `quantization` the report of quantizing them, once it is done;
+    `proof` says how its answers were proven, and what was rejected; `fallbacks` are the rewrites
+    that keep its programs within the device's limits. Close it to free the device's memory.
     """
 
     def __init__(self, placement: Placement) -> None:
@@ -173,22 +175,22 @@ class LoadedModel(Closing):
 
     @property
     def backend(self) -> Backend:
-        """What runs it now."""
+        """The backend that runs it now."""
         return self._backend
 
     @property
     def lost(self) -> str:
-        """Why the device is gone; empty while it is there. The next work opens another one."""
+        """Why the device was lost; empty while it is usable. The next work opens another one."""
         return self._backend.lost
 
     async def prove(self) -> None:
-        """Prove the answers on this device; WrongResultError where they are wrong."""
+        """Prove the answers on this device; WrongResultError if they are wrong."""
         async with self._alone():
             await self._prove()
 
     @asynccontextmanager
     async def _alone(self) -> AsyncGenerator[None]:
-        """Hold the device for work that no other work of this model may run beside."""
+        """Hold the device for work beside which no other work of this model may run."""
         async with self._device.turn():
             yield
 
@@ -203,10 +205,10 @@ class LoadedModel(Closing):
         self.tier_reason = "; ".join([self.tier_reason, *fresh])
 
     async def revive(self, lost: DeviceLostError | WrongResultError, on: Backend) -> None:
-        """Continue work that has failed `on` a backend: a lost device is replaced by another one,
-        with the weights loaded again; for wrong results a float16 cache falls back to float32,
-        then the tier to another one. Raises `lost` where the device was closed on purpose, or the
-        model is closed.
+        """Recover work that has failed `on` a backend: replace a lost device and load the weights
+        again; for wrong results fall back from a float16 cache to float32, then to another tier.
+
+        Raises `lost` if the device was closed on purpose, or the model is closed.
         """
         async with self._reviving.turn():
             if self._closed or self._backend.lost == DESTROYED:
@@ -237,7 +239,7 @@ class LoadedModel(Closing):
             await self._replace_device(wrong)
         except TierUnavailableError as none:
             raise wrong if self._prover is None else self._prover.verdict(wrong, none) from none
-        # The reason for the other tier has it already.
+        # The reason of the other tier contains it already.
         self.proof = replace(self.proof, steps=(*self.proof.steps, f"{tier} was rejected: {why}"))
 
     async def _replace_device(self, why: DeviceLostError | WrongResultError) -> None:
@@ -255,7 +257,7 @@ class LoadedModel(Closing):
         return self._cache_dtype == "f16"
 
     def _without_f16_cache(self, why: str) -> bool:
-        """Hold float16 KV caches anew in float32, from now on; whether it had any."""
+        """Allocate float16 KV caches as float32 from now on; return whether it had any."""
         if not self.has_f16_cache:
             return False
         self._close_programs()
@@ -265,18 +267,19 @@ class LoadedModel(Closing):
         return True
 
     def _settle_in(self) -> None:
-        """Take a cache and programs on the backend, where a first use does not."""
+        """Allocate a cache and programs on the backend, unless first use does."""
 
     def _prepare_anew(self) -> None:
-        """Choose kernels again for what is prepared already."""
+        """Choose kernels again for what is already prepared."""
         self._close_programs()
 
     async def tune(
         self, budget_s: float = 30.0, *, progress: ProgressCallback | None = None
     ) -> TuneReport:
-        """Measure on this device which kernels are fastest for this model, and use them afterwards.
+        """Measure on this device which kernels are fastest for this model, and use them from now
+        on.
 
-        What is measured is remembered for the next load. Cancelling keeps what is finished.
+        The measurements are remembered for the next load. Cancelling keeps what is finished.
         """
         self._check_open("tune")
         async with self._alone():
@@ -292,21 +295,21 @@ class LoadedModel(Closing):
         return report
 
     def _tunable(self) -> list[Program]:
-        """The passes that `tune` measures, those first that matter most."""
+        """Return the passes that `tune` measures, the most important first."""
         raise NotImplementedError
 
     def _holds(self, n_tokens: int) -> bool:
-        """Whether a stored sample of so many tokens, and one more, fits; False without samples."""
+        """Whether a stored sample of that many tokens, and one more, fits."""
         del n_tokens
         return False
 
     def _sample_programs(self, sample: Sample) -> list[Program]:
-        """The passes that `answer` runs; none without samples."""
+        """Return the passes that `answer` runs; none without samples."""
         del sample
         return []
 
     async def _answer(self, sample: Sample) -> Sequence[float]:
-        """What the model makes of a sample's ids: as many numbers as the sample has."""
+        """Return the model's numbers for a sample's ids, as many as the sample has."""
         raise NotImplementedError
 
     def _move(self, reopened: Reopened) -> None:
@@ -319,7 +322,7 @@ class LoadedModel(Closing):
 
     @property
     def fallbacks(self) -> tuple[Taken, ...]:
-        """See above; empty where the device holds everything as it is."""
+        """See `LoadedModel`; empty if the device holds everything unchanged."""
         return self._fitting.taken
 
     def _fit_to(self, fitting: Fitting, reason: str) -> None:
@@ -327,9 +330,10 @@ class LoadedModel(Closing):
         self.tier_reason = f"{reason}; {fitting.text}" if fitting.text else reason
 
     async def loaded(self) -> None:
-        """Until all weights are there and the answers proven; raises what ended the load.
+        """Wait until all weights are loaded and the answers proven; raises the error that ended the
+        load.
 
-        Cancelling it ends the load.
+        Cancelling it cancels the load.
         """
         if self._loading is None:
             return
@@ -345,25 +349,25 @@ class LoadedModel(Closing):
                 await self.revive(wrong, backend)
 
     async def prepare(self) -> None:
-        """Make ready, before it is asked for, what a first use needs."""
+        """Prepare what a first use needs."""
         async with self._device.turn():
             await self._prepare()
 
     async def _prepare(self) -> None:
-        """See `prepare`, for who holds the device."""
+        """See `prepare`; the caller holds the device."""
 
     def yield_to(self, pressure: Pressure | None) -> None:
-        """Go slower while `pressure` is "critical": a pause before each run, one run at a time.
+        """Slow down while `pressure` is "critical": a pause before each run, one run at a time.
 
         The model closes it. `stats` counts the pauses as `pressure_yields`. In a page a model does
-        so by itself; elsewhere `bascule.open_pressure` gives what to yield to.
+        so by default; elsewhere `bascule.open_pressure` gives what to yield to.
         """
         if self._pressure is not None:
             self._pressure.close()
         self._pressure = pressure
 
     async def _pause_under_pressure(self) -> bool:
-        """Pause if the machine is under critical pressure; whether it is."""
+        """Pause if the machine is under critical pressure; return whether it is."""
         if self._pressure is None or self._pressure.state != "critical":
             return False
         self._yields += 1
@@ -371,9 +375,11 @@ class LoadedModel(Closing):
         return True
 
     def trim(self) -> int:
-        """Free what can be made again when it is needed: programs that nothing runs now, what the
-        device keeps for the next time, the text in a cache. Gives the bytes freed: 0 where another
-        thread uses the device, for they are freed once it is done.
+        """Free what can be made again: idle programs, memory that the device caches, the text in a
+        cache.
+
+        Returns the bytes freed: 0 if another thread uses the device, since they are freed once it
+        is done.
         """
         self._check_open("trim")
         freed = 0
@@ -397,14 +403,14 @@ class LoadedModel(Closing):
 
     @property
     def _planned_nbytes(self) -> int:
-        """Intermediate values of the programs that are ready."""
+        """Bytes of intermediate values of prepared programs."""
         return 0
 
     def _trim_programs(self) -> None:
-        """Free those that nothing runs now."""
+        """Free programs that are not running."""
 
     def _listen(self, listener: Callable[[ModelRun], None]) -> Callable[[], None]:
-        """Call `listener` after each run from now on; calling the result ends that."""
+        """Call `listener` after each run; calling the result stops that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -425,8 +431,9 @@ class LoadedModel(Closing):
         return results | {**self._backend.stats, **self._noted}
 
     def close(self) -> None:
-        """Free the weights and the device, once no other thread works on it. Work that is under
-        way ends with a DeviceLostError. Closing twice is fine.
+        """Free the weights and the device, once no other thread uses it. Closing twice is fine.
+
+        Work in progress ends with a DeviceLostError.
         """
         if self._closed:
             return
@@ -458,7 +465,7 @@ class LoadedModel(Closing):
 
     @contextmanager
     def _while_open(self) -> Generator[None]:
-        """DeviceLostError in place of whatever ends work because the model was closed."""
+        """Replace any error by DeviceLostError if the model was closed meanwhile."""
         try:
             if self._closed:
                 raise DeviceLostError(_CLOSED)

@@ -1,4 +1,4 @@
-"""What `bascule.load` may return."""
+"""The models that `bascule.load` may return."""
 
 from __future__ import annotations
 

@@ -19,10 +19,10 @@ _STEPS_IN_FLIGHT = 8
 
 
 class StreamOptions(TypedDict, total=False):
-    """Options of `LanguageModel.stream`; None is as if it were not there.
+    """Options of `LanguageModel.stream`; None is the same as leaving an option out.
 
-    `max_tokens` is another word for `max_new_tokens`, and settings of `Sampling` may stand here
-    instead of `sampling`.
+    `max_tokens` is another name of `max_new_tokens`, and settings of `Sampling` may be given
+    directly instead of `sampling`.
     """
 
     max_new_tokens: int | None
@@ -46,7 +46,7 @@ OPTIONS = tuple(StreamOptions.__annotations__)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One generation's options, checked."""
+    """One generation's checked options."""
 
     most: int
     sampling: Sampling
@@ -58,7 +58,7 @@ class Asked:
 
 
 def read_options(options: Mapping[str, Any]) -> Asked:
-    """What `StreamOptions` mean; InputError for an unknown one, or one of another kind."""
+    """Check `StreamOptions`; InputError for an unknown or invalid one."""
     for name in options:
         if name not in OPTIONS:
             expected = f"some of {', '.join(OPTIONS)}"

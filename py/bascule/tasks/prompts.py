@@ -1,4 +1,4 @@
-"""The prompts of a sentence encoder: texts set before each input, by name."""
+"""The prompts of a sentence encoder: texts prepended to each input, by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bascule.text import check_unicode
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Prompts by name, and the name of the one that applies by default (None: none)."""
+    """Prompts by name, and the name of the default one (None: none)."""
 
     texts: Mapping[str, str] = field(default_factory=dict[str, str])
     default: str | None = None

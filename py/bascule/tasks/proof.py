@@ -1,12 +1,12 @@
-"""Proof that a loaded model answers as it should: a stored sample, and the outcome.
+"""Proof that a loaded model answers correctly: a stored sample, and the outcome.
 
-A sample is a few token ids and a few numbers of the answer, by an implementation that is not ours
-(transformers in float64 on the same weights; tests/goldens/make_samples.py wrote samples.json). It
-is there for the models of texts that Bascule knows by name, whose files are known by their hashes,
-so that one answer is the right one. Any other model, such as a user's own, has no such answer:
-numpy could give one, but only with a second copy of the weights, for which there may be no memory.
-For those, and before the sample, each kernel proves itself on small numbers of its own
-(`backend/webgpu/trials.py`), which needs no weights at all.
+A sample is a few token ids and a few numbers of the answer, from an independent implementation
+(transformers in float64 on the same weights; tests/goldens/make_samples.py wrote samples.json).
+Text models that Bascule knows by name have one: their files are known by hashes, so there is one
+right answer. Any other model, such as a user's own, has none: numpy could compute it, but only with
+a second copy of the weights, for which there may be no memory. For those, and before the sample,
+each kernel is proven on small numbers of its own (`backend/webgpu/trials.py`), which needs no
+weights.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ FEWER_BITS: Mapping[DType, float] = {"f16": 0.002, "q8_0": 0.1, "q4_1": 1.0, "q4
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Token `ids`, and `numbers` of the answer: of an embedding the first ones, of a language model
-    the logits after the last id of the tokens `at`, of which the first is to be generated next.
+    """Token `ids`, and `numbers` of the answer: the first of an embedding; of a language model the
+    logits of the tokens `at` after the last id, the first of which must be the next token.
     """
 
     ids: tuple[int, ...]
@@ -38,11 +38,11 @@ class Sample:
     at: tuple[int, ...] = ()
 
     def allowed(self, weights: DType | None) -> float:
-        """The deviation that is allowed where float weights were made into such blocks."""
+        """Return the allowed deviation for float weights stored in that format."""
         return self.tolerance + (FEWER_BITS.get(weights, 0.0) if weights else 0.0)
 
     def deviation(self, numbers: Sequence[float]) -> float:
-        """The largest one, in units of the numbers' root mean square; inf where one is NaN."""
+        """Return the largest deviation, relative to the RMS of the numbers; inf for NaN."""
         if len(numbers) != len(self.numbers) or not all(map(isfinite, numbers)):
             return inf
         scale = hypot(*self.numbers) / len(self.numbers) ** 0.5
@@ -53,10 +53,10 @@ class Sample:
 class Proof:
     """What was proven of a model on its device.
 
-    `sample` says what was compared ("" where the model has none), `deviation` by how much it was
-    off, in units of the numbers' root mean square, and `tolerance` what was allowed. `steps` are
-    what was rejected and why: kernels, float16, tiers. `remembered` says under what name an earlier
-    load has stored the outcome, and is empty where this one found it. `ms` is what it cost.
+    `sample` says what was compared ("" if the model has none), `deviation` by how much it was off,
+    relative to the RMS of the numbers, and `tolerance` what was allowed. `steps` are what was
+    rejected and why: kernels, float16, tiers. `remembered` is the name under which an earlier load
+    stored the outcome, empty if this one found it. `ms` is the time it took.
     """
 
     sample: str = ""
@@ -67,7 +67,7 @@ class Proof:
     ms: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return asdict(self)
 
 
@@ -75,17 +75,17 @@ class Prover(Protocol):
     """Checks a model's answers on its device."""
 
     async def check(self, model: Any) -> None:
-        """Prove the answers; WrongResultError where nothing that the device offers helps."""
+        """Prove the answers; WrongResultError if they stay wrong after all replacements."""
         ...
 
     def verdict(self, wrong: WrongResultError, none: TierUnavailableError) -> BasculeError:
-        """The error to raise where no other tier remains."""
+        """Return the error to raise if no other tier is left."""
         ...
 
 
 @cache
 def stored_samples() -> Mapping[str, Sample]:
-    """By the names of the models."""
+    """Return the samples by model name."""
     fields = json.loads((Path(__file__).parent / "samples.json").read_text("utf-8"))
     return {
         name: Sample(tuple(s["ids"]), tuple(s["numbers"]), s["tolerance"], tuple(s.get("at", ())))

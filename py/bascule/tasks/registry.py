@@ -1,4 +1,4 @@
-"""The models that Bascule knows by name, and how a name becomes a place."""
+"""The models that Bascule knows by name, and the location of a name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bascule.errors import BasculeError, FileMissingError, InputError, ModelNotF
 from bascule.weights.names import INDEX, MODEL_BIN, MODEL_GGUF
 from bascule.weights.stream import WHOLE
 
-# As pages call them, too.
+# Also used by pages.
 ModelKind = Literal[
     "sentence-encoder",
     "classifier",
@@ -34,8 +34,8 @@ ModelKind = Literal[
 class KnownModel:
     """A model, its repository on the Hugging Face hub, and the SHA-256 of each of its files.
 
-    `hub_names` has the files that have other names there. A later revision would do if the files
-    are the same. A model without a repository is in a Python `package` alone.
+    `hub_names` has the files with other names there. A later revision works if the files are the
+    same. A model without a repository is only in a Python `package`.
     """
 
     name: str
@@ -106,7 +106,7 @@ KNOWN: Mapping[str, KnownModel] = {
 }
 
 
-# What `recipes.read_recipe` asks any folder for; in which order it looks for weights.
+# What `recipes.read_recipe` asks any folder for; the order in which it looks for weights.
 _LAYOUTS = (
     ("config.json", "tokenizer.json", WHOLE),
     (MODEL_GGUF,),
@@ -117,7 +117,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]
 
 
 def locate(model: str) -> str:
-    """The folder or URL of a model given by name, hub id, folder or URL.
+    """Return the folder or URL of a model given by name, hub id, folder or URL.
 
     ModelNotFoundError for an unknown name, or natively for a known one that was not pulled.
     """
@@ -154,9 +154,9 @@ def locate(model: str) -> str:
 
 
 def pullable(name: str) -> KnownModel | None:
-    """The known model to pull for a name or hub id; None for another model of the hub.
+    """Return the known model of a name or hub id; None for another model of the hub.
 
-    ModelNotFoundError, which says what can be pulled, for anything else.
+    ModelNotFoundError, with what can be pulled, for anything else.
     """
     repo = name.partition("@")[0]
     if result := KNOWN.get(name) or _of_repo(name):
@@ -172,19 +172,19 @@ def pullable(name: str) -> KnownModel | None:
 
 
 def is_hub_id(model: str) -> bool:
-    """Whether a text may be a model's id on the Hugging Face hub: owner/name."""
+    """Whether a text can be a model's id on the Hugging Face hub: owner/name."""
     return _HUB_ID.fullmatch(model) is not None
 
 
 def hub_folder(repo: str) -> Path:
-    """Where a model of the hub lies once it was pulled."""
+    """Return the folder of a pulled hub model."""
     from bascule.base.folders import models_folder
 
     return models_folder() / repo.replace("/", "--")
 
 
 def missing_in_page(model: str, location: str, error: FileMissingError) -> BasculeError:
-    """The error for a model that a page gave by name or hub id, and that is not on its server."""
+    """Return the error for a model that a page gave by name or hub id, and its server lacks."""
     if model in KNOWN:
         hint = (
             f"Put the folder that `bascule pull {model}` fetches there, or give load() the URL of "
@@ -203,14 +203,14 @@ def missing_in_page(model: str, location: str, error: FileMissingError) -> Bascu
 
 
 def _of_repo(repo: str) -> KnownModel | None:
-    """The known model that a hub id names, natively; a folder of that name comes first."""
+    """Return the known model of a hub id, natively; a folder of that name has precedence."""
     if sys.platform == "emscripten" or not repo or os.path.exists(repo):
         return None
     return next((model for model in KNOWN.values() if model.hub_repo == repo), None)
 
 
 def known(name: str) -> KnownModel:
-    """The known model of that name; ModelNotFoundError with the nearest names otherwise."""
+    """Return the known model of that name; ModelNotFoundError with the closest names otherwise."""
     if name in KNOWN:
         return KNOWN[name]
     near = did_you_mean(name, KNOWN)
@@ -223,22 +223,22 @@ def known(name: str) -> KnownModel:
 
 
 def known_hashes(model: str) -> Mapping[str, str]:
-    """The SHA-256 of a known model's files; empty for any other model."""
+    """Return the SHA-256 of a known model's files; empty for any other model."""
     result = KNOWN.get(model) or _of_repo(model)
     return result.files if result else {}
 
 
 def known_kind(model: str) -> ModelKind | None:
-    """What a known model is; None for any other model."""
+    """Return the kind of a known model; None for any other model."""
     result = KNOWN.get(model) or _of_repo(model)
     return result.kind if result else None
 
 
 def first_files() -> dict[str, Any]:
-    """Which files a first load reads, for pages that fetch them before Python is up.
+    """Return the files that a first load reads, for pages that fetch them before Python is up.
 
-    Those of the known models by name, and of other folders the files of each layout: a page takes
-    the first layout of which it knows that all files are there, else the first.
+    Those of the known models by name, and of other folders the files of each layout: a page uses
+    the first layout whose files it knows to be there, else the first.
     """
     weights = (".safetensors", ".gguf", ".bin")
 

@@ -1,4 +1,4 @@
-"""How the next token is to be chosen; ops do the choosing, on the GPU where there is one."""
+"""How the next token is chosen; ops choose it, on the GPU if there is one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _LARGEST_SEED = (1 << 32) - 1
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Settings of one generation; applied in this order.
+    """Settings of one generation, applied in this order.
 
     `repetition_penalty` divides the positive logits of the last `penalty_window` tokens (1: off);
-    `temperature` divides logits (0: the likeliest token, greedily); `top_k` keeps the k likeliest
-    (0: all), `top_p` the likeliest whose probabilities sum to p (1: all), `min_p` those at least
-    that fraction of the likeliest one's (0: all). A `seed` makes the draw repeatable on a device;
-    without one each generation has its own.
+    `temperature` divides logits (0: greedy); `top_k` keeps the k most likely (0: all), `top_p` the
+    most likely whose probabilities sum to p (1: all), `min_p` those at least that fraction of the
+    most likely one's (0: all). A `seed` makes sampling repeatable on a device; by default each
+    generation has its own.
     """
 
     temperature: float = 0.7
@@ -46,11 +46,11 @@ class Sampling:
             self._check_count("seed", _LARGEST_SEED)
 
     def _check_count(self, name: str, most: int) -> None:
-        """Make an int of it; InputError if it is not one from 0 to `most`."""
+        """Convert it to an int; InputError unless it is from 0 to `most`."""
         object.__setattr__(self, name, whole_number(name, getattr(self, name), 0, most))
 
     def _check(self, name: str, most: float, *, above: bool = False) -> None:
-        """Make a float of it; InputError if it is not from 0 to `most`, or not `above` 0."""
+        """Convert it to a float; InputError unless it is from 0 to `most`, or `above` 0."""
         value: Any = getattr(self, name)
         try:
             result = float(value) if isinstance(value, Real) else nan
@@ -63,13 +63,13 @@ class Sampling:
 
     @property
     def head(self) -> Head:
-        """Which end of a decode program serves these."""
+        """The decode head that these need."""
         if self.repetition_penalty != 1 and self.penalty_window:
             return "penalised"
         return "sample" if self.temperature else "argmax"
 
     def pack(self) -> bytes:
-        """The state `settings` (8,) u32 that the ops read."""
+        """Return the state `settings` (8,) u32 that the ops read."""
         seed = random.getrandbits(32) if self.seed is None else self.seed
         return struct.pack(
             "<fIfffIII",

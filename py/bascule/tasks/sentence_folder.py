@@ -1,4 +1,4 @@
-"""Reading modules.json and the folders that it names; none of it is trusted."""
+"""Read modules.json and the folders that it names, all untrusted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ ReadOptional = Callable[[str], Awaitable[bytes | None]]
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MOST_MODULES = 32
 _LARGEST = 1 << 24
-# Hugging Face's names of pooling modes and ours; in this order the old settings are concatenated.
+# Hugging Face's names of pooling modes and ours, in the order in which old settings are
+# concatenated.
 _POOLINGS: Mapping[str, str] = {
     "cls": "cls",
     "max": "max",
@@ -55,9 +56,8 @@ _FEATURES = (TOKENS, SENTENCE)
 async def read_modules(read: ReadOptional, place: str) -> tuple[Module, ...] | None:
     """Read what follows the Transformer of the model folder at `place`; None without modules.json.
 
-    `read(file)` gives a file's bytes, or None where there is no such file. UnsupportedModelError
-    for the first module or setting that this version does not run, ModelFileError for files that
-    are not sound.
+    `read(file)` returns a file's bytes, or None if it is missing. UnsupportedModelError for the
+    first unsupported module or setting, ModelFileError for unsound files.
     """
     data = await read(MODULES)
     if data is None:
@@ -95,7 +95,7 @@ async def check_lone_transformer(read: ReadOptional, place: str) -> None:
 
 
 def _listed(data: bytes, where: str) -> list[tuple[str, str]]:
-    """Each module's type and folder."""
+    """Return each module's type and folder."""
     result = read_json(data, where)
     if not isinstance(result, list) or len(result) > _MOST_MODULES:
         raise ModelFileError(where, f"it is not a list of at most {_MOST_MODULES} modules")
@@ -113,7 +113,7 @@ def _listed(data: bytes, where: str) -> list[tuple[str, str]]:
 
 
 def _kind(kind: str, _: str) -> str:
-    """The name of a class of sentence-transformers itself; "" for another library's."""
+    """Return the name of one of sentence-transformers' own classes; "" for another library's."""
     return kind.rsplit(".", 1)[-1] if kind.startswith("sentence_transformers.") else ""
 
 
@@ -185,7 +185,7 @@ def _dense(config: Mapping[str, Any], folder: str, where: str) -> Dense:
 
 
 def _activation(name: object, where: str) -> str:
-    """Ours for the name of a class in torch.nn."""
+    """Return our name of an activation class of torch.nn."""
     short = name.rsplit(".", 1)[-1] if isinstance(name, str) else ""
     if not str(name).startswith("torch.nn.") or short not in _ACTIVATIONS:
         problem = f"activation_function is {str(name)[:80]!r}, and this version runs "
@@ -205,7 +205,7 @@ def _normalize(config: Mapping[str, Any], folder: str, where: str) -> Normalize:
 
 
 def _dropout(config: Mapping[str, Any], folder: str, where: str) -> None:
-    """Nothing: it acts in training only."""
+    """Ignore dropout: it acts only in training."""
     del config, folder, where
 
 
@@ -220,7 +220,7 @@ _NEED_NO_FOLDER = ("Normalize", "Dropout")
 
 
 def _features(config: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """The features that a module reads and writes."""
+    """Return the features that a module reads and writes."""
     source = config.get("module_input_name", SENTENCE)
     target = config.get("module_output_name")
     target = source if target is None else target
@@ -232,7 +232,7 @@ def _features(config: Mapping[str, Any], where: str) -> tuple[str, str]:
 
 
 def _check_keys(config: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    """A setting that is not read could change the embeddings."""
+    """Reject a setting that is not read: it could change the embeddings."""
     for key in config:
         if key not in known:
             raise UnsupportedModelError(where, f"its setting {key[:40]!r} is not known")

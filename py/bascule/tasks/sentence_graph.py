@@ -1,4 +1,4 @@
-"""The pass of a sentence encoder: a family's encoder, and the modules that follow it."""
+"""The pass of a sentence encoder: a family's encoder, and the modules after it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bascule.tasks.sentence_modules import (
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A family, and the checked settings of one of its models."""
+    """A family, and the checked config of one of its models."""
 
     family: EncoderFamily
     config: EncoderConfig
@@ -39,8 +39,9 @@ def sentence_encoder(
 ) -> Graph:
     """Record ids (B, T) u32 and lengths (B) u32 -> embedding (B, D) f32.
 
-    `modules` follow the encoder. Where one leaves out prompts, `skipped` (B) u32 is a third input:
-    the tokens of each text's prompt. `weights` is what matrices are stored as; see `Encoding`.
+    `modules` follow the encoder. If one leaves out prompts, `skipped` (B) u32 is a third input: the
+    number of tokens of each text's prompt. `weights` is the dtype of stored matrices; see
+    `Encoding`.
     """
     graph = Graph(encoder.family.name)
     ids = graph.input("ids", (batch, tokens), "u32")

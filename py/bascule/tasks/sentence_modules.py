@@ -1,6 +1,6 @@
-"""The modules of a sentence-transformers pipeline that follow its Transformer.
+"""The modules of a sentence-transformers pipeline after its Transformer.
 
-Each reads a feature and writes one: "token_embeddings" (B, T, C), which the Transformer gives, or
+Each reads a feature and writes one: "token_embeddings" (B, T, C), which the Transformer writes, or
 "sentence_embedding" (B, C). Meanings are those of sentence_transformers 6.
 """
 
@@ -22,10 +22,10 @@ _NORMALIZE_EPS = 1e-12
 
 @dataclass(slots=True)
 class Recording:
-    """A pipeline under recording.
+    """A pipeline that is being recorded.
 
     `lengths` and `skipped` (B) u32 are each text's number of tokens and those of its prompt;
-    `weights` is what matrices are stored as.
+    `weights` is the dtype of stored matrices.
     """
 
     graph: Graph
@@ -35,7 +35,7 @@ class Recording:
     weights: DType
 
     def read(self, name: str, place: str) -> Value:
-        """Return a feature; UnsupportedModelError if no module before gave it."""
+        """Return a feature; UnsupportedModelError if no module before wrote it."""
         if name not in self.features:
             known = ", ".join(self.features)
             problem = f"it reads {name!r}, and the modules before it give {known}"
@@ -45,7 +45,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """One vector a text from its tokens, by each of `kinds` of the op `pool`, side by side.
+    """One vector per text from its tokens, by each of `kinds` of the op `pool`, concatenated.
 
     With `skips_prompt` the tokens of a prompt do not count.
     """
@@ -119,7 +119,7 @@ class LayerNorm:
 
 @dataclass(frozen=True, slots=True)
 class Normalize:
-    """Scale to length 1; nothing happens to a feature that is not there."""
+    """Scale to length 1; does nothing if the feature does not exist."""
 
     source: str = SENTENCE
     target: str = SENTENCE
@@ -133,7 +133,7 @@ class Normalize:
 
 Module: TypeAlias = Pooling | Dense | LayerNorm | Normalize
 
-# Of a folder without modules.json.
+# The modules of a folder without modules.json.
 DEFAULT_MODULES: tuple[Module, ...] = (Pooling(), Normalize())
 
 
@@ -143,5 +143,5 @@ def skips_prompts(modules: tuple[Module, ...]) -> bool:
 
 
 def module_folders(modules: tuple[Module, ...]) -> tuple[str, ...]:
-    """The folders of modules that have weights."""
+    """Return the folders of modules that have weights."""
     return tuple(module.folder for module in modules if isinstance(module, Dense | LayerNorm))

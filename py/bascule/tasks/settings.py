@@ -1,4 +1,4 @@
-"""What a sentence-transformers folder says beside config.json; every such file may be absent."""
+"""The settings of a sentence-transformers folder beside config.json; every file is optional."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 _SPECIAL_TOKENS = 2  # [CLS] and [SEP]
 _TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 _LOGITS = {"method": "forward", "method_output_name": "logits"}
-# What sentence_bert_config.json may say of a Transformer that gives the last layer's tokens.
+# Allowed settings of a Transformer in sentence_bert_config.json that gives the last layer's tokens.
 _PLAIN: Mapping[str, tuple[Any, ...]] = {
     "transformer_task": ("feature-extraction",),
     "modality_config": ({"text": _TEXT},),
@@ -52,18 +52,18 @@ _QUERIES = ("query_length", "document_length", "query_expansion")
 
 @dataclass(frozen=True, slots=True)
 class FolderSettings:
-    """What a folder says of an encoder; `lowercases`: texts lose their capitals first."""
+    """The settings of an encoder's folder; `lowercases`: texts are lowercased first."""
 
     embedder: EmbedderSettings
     lowercases: bool
 
 
 async def folder_settings(encoder: Encoder, read: ReadOptional, place: str) -> FolderSettings:
-    """Gather the longest text, the modules, prompts and the number of dimensions to keep.
+    """Read the longest text, the modules, prompts and the number of dimensions to keep.
 
-    `read(file)` gives a file's bytes or None where the folder has no such file. Without
-    modules.json: mean pooling, length 1, and no other file counts, as in sentence-transformers.
-    UnsupportedModelError for a setting that is not followed, ModelFileError for one that is wrong.
+    `read(file)` returns a file's bytes, or None if it is missing. Without modules.json: mean
+    pooling, length 1, and no other file counts, as in sentence-transformers. UnsupportedModelError
+    for an unsupported setting, ModelFileError for an invalid one.
     """
     modules = await read_modules(read, place)
     sentence: Mapping[str, Any] = {}
@@ -93,7 +93,7 @@ async def folder_settings(encoder: Encoder, read: ReadOptional, place: str) -> F
 
 @dataclass(frozen=True, slots=True)
 class ClassifierFolder:
-    """What a folder says of a classifier; `lowercases`: texts lose their capitals first."""
+    """The settings of a classifier's folder; `lowercases`: texts are lowercased first."""
 
     settings: ClassifierSettings
     lowercases: bool
@@ -102,10 +102,10 @@ class ClassifierFolder:
 async def classifier_settings(
     encoder: Encoder, config: Mapping[str, Any], read: ReadOptional, place: str
 ) -> ClassifierFolder:
-    """Gather the longest text, the labels and the activation of scores.
+    """Read the longest text, the labels and the activation of scores.
 
-    `config` is config.json; what sentence-transformers' CrossEncoder writes beside it may be
-    absent. Errors as `folder_settings`.
+    `config` is config.json; what sentence-transformers' CrossEncoder writes beside it is optional.
+    Errors as `folder_settings`.
     """
     await check_lone_transformer(read, place)
     names = (SENTENCE_CONFIG, LIBRARY_CONFIG)
@@ -151,7 +151,7 @@ def _check_transformer(
 async def _max_tokens(
     positions: int, sentence: Mapping[str, Any], read: ReadOptional, place: str
 ) -> int:
-    """The longest text; newer folders say it in tokenizer_config.json alone."""
+    """Return the longest text; newer folders have it only in tokenizer_config.json."""
     file, key = SENTENCE_CONFIG, "max_seq_length"
     result = sentence.get(key)
     if result is None:
@@ -159,7 +159,7 @@ async def _max_tokens(
         result = (await _object(read, place, file)).get(key)
     if result is None:
         return positions
-    # What means "no limit" is 1e30 as a whole number or as a float.
+    # "No limit" is 1e30, as an integer or a float.
     if (
         not is_number(result)
         or not result > _SPECIAL_TOKENS

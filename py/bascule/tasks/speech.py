@@ -1,4 +1,4 @@
-"""A speech model ready for use: a recording in, its text out by segments."""
+"""A loaded speech model: a recording in, its text out in segments."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from bascule.tasks.transcription import Segment, Transcription
 from bascule.tasks.voice import VoiceActivityModel
 from bascule.text.language import LanguageTokenizer
 
-# Devices that may be lost one after the other over one window.
+# Devices that may be lost one after the other within one window.
 _DEVICES_IN_VAIN = 2
 _WORK_MS = "transcribe_ms"
 
@@ -45,7 +45,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class SpeechSettings:
-    """What a model's files say beside the weights."""
+    """The settings of a model's files."""
 
     speech: Speech
     tokenizer: LanguageTokenizer
@@ -55,7 +55,7 @@ class SpeechSettings:
 
 @dataclass(slots=True)
 class _Prepared:
-    """What runs on one backend; `close` frees all but backend and weights."""
+    """What is prepared on one backend; `close` frees all but the backend and the weights."""
 
     features: LogMel
     encoder: Executable
@@ -71,16 +71,16 @@ class _Prepared:
 
 
 class SpeechStream(ResultStream[Segment, Transcription]):
-    """Segments as they come: `async for segment in stream`. `result` grows with them.
+    """A stream of segments: `async for segment in stream`. `result` grows with them.
 
-    Leaving the loop early does not end the work; `await stream.aclose()` or `async with` does.
+    Leaving the loop early does not stop the work; `await stream.aclose()` or `async with` does.
     """
 
 
 class SpeechModel(LoadedModel):
     """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory.
 
-    Windows of several transcriptions take turns.
+    Windows of concurrent transcriptions take turns.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class SpeechModel(LoadedModel):
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The codes of the languages that it knows."""
+        """The codes of its languages."""
         return tuple(self._settings.tokens.languages) or ("en",)
 
     async def transcribe(
@@ -114,14 +114,14 @@ class SpeechModel(LoadedModel):
         """Return the text of a recording, with its segments.
 
         `audio` is samples (N) from -1 to 1 at `sample_rate` (16,000), a file's path, URL or bytes,
-        or in a page a JavaScript AudioBuffer; at most 4 hours. `language` is a code ("de") and
+        or in a page a JavaScript AudioBuffer; at most 4 hours. `language` is a code ("de"), and
         detected if it is None; with `task` "translate" the text is English. Without `timestamps`
         each window of 30 s is one segment; with `word_timestamps` segments have words; with
         `vad_filter` (True, or a voice activity model) pauses of 2 s and more are skipped.
         `temperatures` and the thresholds say when a window is decoded again (see
         `TranscribeOptions`), `seed` makes that repeatable. `progress` counts milliseconds of the
-        recording. InputError for audio that is no sound and for other options,
-        NotFiniteError for logits that are not finite. Cancelling the task ends the work.
+        recording. InputError for invalid audio and options, NotFiniteError for logits that are not
+        finite. Cancelling the task stops the work.
         """
         stream = self.stream_transcribe(audio, **options)
         async with stream:
@@ -132,7 +132,7 @@ class SpeechModel(LoadedModel):
     def stream_transcribe(
         self, audio: ArrayLike | str | PathLike[str] | bytes, **options: Unpack[TranscribeOptions]
     ) -> SpeechStream:
-        """Return the segments of a recording as they are found; arguments as `transcribe`."""
+        """Stream the segments of a recording as they are found; arguments as `transcribe`."""
         self._check_open("transcribe")
         asked = read_options(options, self._settings.tokens)
         result = Transcription()
@@ -141,7 +141,7 @@ class SpeechModel(LoadedModel):
     async def detect_language(
         self, audio: ArrayLike | str | PathLike[str] | bytes, *, sample_rate: int = RATE
     ) -> tuple[str, float]:
-        """Return the likeliest language of the first 30 s, and its probability; errors as above."""
+        """Return the most likely language of the first 30 s, and its probability."""
         self._check_open("detect_language")
         if not self._settings.tokens.languages:
             return "en", 1.0
@@ -152,7 +152,7 @@ class SpeechModel(LoadedModel):
     async def _segments(
         self, audio: Any, asked: Asked, result: Transcription
     ) -> AsyncGenerator[Segment]:
-        """Yield the segments of one transcription; `result` is whole when they end."""
+        """Yield the segments of one transcription; `result` is complete when they end."""
         began = perf_counter()
         tell = asked.progress or (lambda _: None)
         samples = await read_samples(audio, asked.sample_rate, RATE, "transcribe")
@@ -205,8 +205,8 @@ class SpeechModel(LoadedModel):
     async def _on_device(
         self, sound: Array, work: Callable[[WindowDecoder], Awaitable[Found]]
     ) -> Found:
-        """Encode one window, then do what needs the encoder's states, again on another device
-        where this one is lost.
+        """Encode one window, then run `work`, which needs the encoder's states; again on another
+        device if this one is lost.
         """
         for attempt in range(_DEVICES_IN_VAIN + 1):
             async with self._alone():
@@ -313,8 +313,10 @@ class SpeechModel(LoadedModel):
     @property
     def stats(self) -> dict[str, float]:
         """Counters since the load: windows, decoder steps, how often the host read whole logits,
-        seconds of sound, milliseconds in all and by stage. On a GPU the stages before the first
-        step only queue their work, which the prompt's stage then waits for.
+        seconds of sound, milliseconds in total and by stage.
+
+        On a GPU the stages before the first step only queue their work, and the prompt's stage
+        waits for it.
         """
         cache = self._prepared.states.nbytes if self._prepared else 0
         return {"cache_nbytes": cache, **self._totals, **self.device_stats}

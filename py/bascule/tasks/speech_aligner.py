@@ -1,4 +1,4 @@
-"""Word timestamps of a window: its text decoded once more, and where each token attended."""
+"""Word timestamps of a window: decode its text once more, and look where each token attended."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from bascule.models.speech.config import SpeechConfig
 from bascule.tasks.speech_alignment import attention_weights, first_columns, smoothed
 from bascule.tasks.speech_rows import Row, RowDecoder
 
-# Rows of a pass.
+# Rows per pass.
 CHUNK = 16
 _PLACE_S = 0.02
 
-# Layers of the decoder, each with its heads that follow what is said.
+# Layers of the decoder, each with its alignment heads.
 Heads = Mapping[int, tuple[int, ...]]
 
 
 def read_heads(settings: Mapping[str, Any], config: SpeechConfig, place: str) -> Heads:
     """Return the alignment heads of a folder's settings, else all of the upper half of the layers.
 
-    ModelFileError for what is no list of pairs (layer, head).
+    ModelFileError unless they are a list of pairs (layer, head).
     """
     half = config.decoder
     pairs = settings.get("alignment_heads")
@@ -44,7 +44,7 @@ def read_heads(settings: Mapping[str, Any], config: SpeechConfig, place: str) ->
 
 
 class Aligner:
-    """Finds when the tokens of a window are said; `rows` gives queries of the heads' layers."""
+    """Finds when the tokens of a window are spoken; `rows` gives queries of the heads' layers."""
 
     def __init__(self, rows: RowDecoder, heads: Heads) -> None:
         self._rows = rows
@@ -53,9 +53,10 @@ class Aligner:
     async def times(
         self, prompt: Sequence[int], ids: Sequence[int], end: int, n_places: int
     ) -> tuple[list[float], list[float]]:
-        """Return the seconds (N + 1) at which tokens begin and the last ends, their probabilities.
+        """Return the seconds (N + 1) at which tokens start and the last ends, and their
+        probabilities.
 
-        `ids` (N) is text, all below `end`; `n_places` positions of the encoder hold sound.
+        `ids` (N) is text, all below `end`; `n_places` positions of the encoder contain sound.
         """
         logits, queries = await self._decoded([*prompt, *ids, end])
         first = len(prompt) - 1
@@ -69,7 +70,7 @@ class Aligner:
         return times, [_share(logits[first + at][:end], token) for at, token in enumerate(ids)]
 
     async def _decoded(self, ids: Sequence[int]) -> tuple[list[Array], list[Array]]:
-        """Return the logits (V) behind each token, and each layer's queries (T, C)."""
+        """Return the logits (V) after each token, and each layer's queries (T, C)."""
         logits: list[Array] = []
         queries: list[list[Array]] = [[] for _ in self._heads]
         before: list[int] = []
@@ -100,6 +101,6 @@ class Aligner:
 
 
 def _share(logits: Array, token: int) -> float:
-    """The probability of a token among text."""
+    """Return the probability of a token among text tokens."""
     weights = np.exp(logits.astype(np.float64) - logits.max())
     return float(weights[token] / weights.sum())

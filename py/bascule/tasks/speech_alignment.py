@@ -1,7 +1,7 @@
-"""When tokens are said: cross-attention smoothed, and the cheapest path through it.
+"""Align tokens and time: cross-attention smoothed, and the cheapest path through it.
 
 Method: the code of Radford et al. 2022. Attention of the chosen heads is normalized over the
-tokens, smoothed over time by a median and averaged; dynamic time warping orders what remains.
+tokens, smoothed over time by a median and averaged; dynamic time warping orders the result.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def smoothed(weights: Array) -> Array:
 
 
 def _median(x: Array) -> Array:
-    """Return medians over the last axis, mirrored at its ends; x as it is where that is short."""
+    """Return medians over the last axis, mirrored at its ends; x unchanged if it is too short."""
     pad = _MEDIAN // 2
     if x.shape[-1] <= pad:
         return x
@@ -41,8 +41,8 @@ def _median(x: Array) -> Array:
 def warping_path(cost: Array) -> tuple[Array, Array]:
     """Return the cheapest monotonic path through cost (N, M): its rows, and its columns.
 
-    It begins at (0, 0), ends at (N - 1, M - 1) and advances by a row, a column or both. A diagonal
-    of the matrix depends on the two before it alone, so that each is one step of numpy.
+    It starts at (0, 0), ends at (N - 1, M - 1) and advances by a row, a column or both. A diagonal
+    of the matrix depends only on the two before it, so each is one numpy step.
     """
     n, m = cost.shape
     total = np.full((n + 1, m + 1), np.inf)

@@ -1,9 +1,9 @@
-"""Beam search over the text of a window: several texts grow side by side, the best of them wins.
+"""Beam search over the text of a window: several texts grow side by side, the best one wins.
 
 Rules of CTranslate2 and transformers: of the best 2B continuations of B texts, those among the
-first B that end are finished, the first B that do not end go on; enough finished texts end the
-search. Texts share the keys and values of what they have in common: a text is a list of slots, so
-that following another parent moves nothing.
+first B that end are finished, and the first B that do not end continue; enough finished texts end
+the search. Texts share the keys and values of their common prefix: a text is a list of slots, so
+following another parent moves nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from bascule.base.arrays import Array, np
 from bascule.tasks.speech_rows import Row, RowDecoder
 
-# Steps between two turns of the event loop.
+# Steps between two yields to the event loop.
 _TURN = 4
 
 
@@ -28,13 +28,13 @@ class Beam:
     slots: tuple[int, ...]
 
     def score(self, length_penalty: float) -> float:
-        """What texts are ranked by; the end is no part of the length."""
+        """Return the score for ranking; the end token does not count for the length."""
         return self.total / max(1, len(self.ids)) ** length_penalty
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How to search: B `beams`, B * `patience` finished texts, at most `most` tokens each."""
+    """Search settings: B `beams`, B * `patience` finished texts, at most `most` tokens each."""
 
     beams: int
     patience: float
@@ -54,9 +54,9 @@ async def search_beams(
     search: Search,
     log_probabilities: Callable[[Array, Sequence[int]], Array],
 ) -> tuple[Beam, Array]:
-    """Return the best text behind a prompt, and the logits (V) behind the prompt's first token.
+    """Return the best text after a prompt, and the logits (V) after the prompt's first token.
 
-    `log_probabilities` weighs the logits (V) behind a text's ids: minus infinity for what may not
+    `log_probabilities` weighs the logits (V) after a text's ids: minus infinity for what may not
     follow. NotFiniteError for logits that are not finite.
     """
     slots, logits = await read_prompt(rows, prompt)
@@ -95,7 +95,7 @@ async def search_beams(
 def _continued(
     going: Sequence[Beam], totals: Array, search: Search
 ) -> tuple[list[Beam], list[Beam]]:
-    """Return the texts that end here, and those that go on, each likeliest first."""
+    """Return the texts that end here, and those that continue, each most likely first."""
     flat, width = totals.reshape(-1), totals.shape[1]
     count = min(2 * search.beams, flat.size)
     best = np.argpartition(-flat, count - 1)[:count]
@@ -117,7 +117,7 @@ def _continued(
 
 
 async def read_prompt(rows: RowDecoder, prompt: Sequence[int]) -> tuple[list[int], list[Array]]:
-    """Take in a text; return its tokens' slots, and the logits (V) behind each."""
+    """Read a text; return its tokens' slots, and the logits (V) after each."""
     slots: list[int] = []
     logits: list[Array] = []
     for first in range(0, len(prompt), rows.count):

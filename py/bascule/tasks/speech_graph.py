@@ -1,4 +1,4 @@
-"""The passes of a speech model: the encoder, and decoder steps that end in logits or in a token."""
+"""The passes of a speech model: the encoder, and decoder steps to logits or to a token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bascule.program.program import Program
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """A family's row, and the sizes of one model of it."""
+    """A family's row, and the config of one of its models."""
 
     family: SpeechFamily
     config: SpeechConfig
@@ -24,7 +24,7 @@ class Speech:
 def speech_programs(speech: Speech, cache: CacheDType, times: int) -> list[Program]:
     """Return the decoder step to logits, the encoder, and the step to the next token.
 
-    The first two have every parameter. Ids from `times` on stand for times.
+    The first two have every parameter. Ids from `times` on are timestamps.
     """
     decode, encode = speech.family.phases["decode"], speech.family.phases["encode"]
     to_logits, encoder, to_token = Graph("decode"), Graph("encode"), Graph("choose")

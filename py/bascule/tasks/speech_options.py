@@ -16,23 +16,23 @@ from bascule.tasks.speech_tokens import SpeechTokens
 from bascule.tasks.voice import VoiceActivityModel
 
 SpeechTask = Literal["transcribe", "translate"]
-# Those of the model's authors' own program.
+# The defaults of the authors' own program.
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _MOST_TEMPERATURES = 16
 _MOST_PATIENCE = 16
 
 
 class TranscribeOptions(TypedDict, total=False):
-    """Options of `SpeechModel.transcribe`; None is as if it were not there.
+    """Options of `SpeechModel.transcribe`; None is the same as leaving an option out.
 
-    A window is decoded again at the next of the `temperatures` where its text compresses by more
-    than `compression_ratio_threshold` (it repeats itself) or its mean log probability is below
-    `log_probability_threshold`. It is silence where the probability of no speech exceeds
+    A window is decoded again at the next of the `temperatures` if its text compresses by more than
+    `compression_ratio_threshold` (it repeats itself) or its mean log probability is below
+    `log_probability_threshold`. It is silence if the probability of no speech exceeds
     `no_speech_threshold` and the text is not probable either. At temperature 0 the best of
-    `beam_size` texts is taken: of `beam_size` times `patience` that have ended, the one of the
+    `beam_size` texts is used: of `beam_size` times `patience` finished ones, the one with the
     largest log probability over its length to the power of `length_penalty`. With `vad_filter`
-    pauses of 2 s and more are not decoded: what is quiet, or what a voice activity model given
-    there detects no speech in.
+    pauses of 2 s and more are not decoded: what is quiet, or what a given voice activity model
+    detects no speech in.
     """
 
     sample_rate: int | None
@@ -57,7 +57,7 @@ OPTIONS = tuple(TranscribeOptions.__annotations__)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One transcription's options, checked; see `TranscribeOptions`."""
+    """One transcription's checked options; see `TranscribeOptions`."""
 
     sample_rate: int
     language: str | None
@@ -77,7 +77,7 @@ class Asked:
 
 
 def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> Asked:
-    """Check options; InputError for an unknown one, or one of another kind."""
+    """Check options; InputError for an unknown or invalid one."""
     for name in options:
         if name not in OPTIONS:
             expected = f"some of {', '.join(OPTIONS)}"

@@ -1,4 +1,4 @@
-"""A decoder that takes several tokens a pass, each behind tokens of its own choice."""
+"""A decoder that reads several tokens per pass, each after tokens of its own choice."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from bascule.program.program import Dim, Program
 from bascule.program.rewrites.registry import Fitting
 from bascule.tasks.speech_graph import Speech
 
-# Slots of the states at first; they double. A search has at most so many beams.
+# Initial slots of the states; they double. A search has at most this many beams.
 MOST_BEAMS = 16
 FIRST_SLOTS = 64
-# Added to the score of what a row does not see: exp of it is 0 in float32.
+# Added to the score of what a row does not see: its exp is 0 in float32.
 _HIDDEN = -1e30
 
 
@@ -38,7 +38,7 @@ def rows_program(
 ) -> Program:
     """Return the pass over `count` rows; outputs as `SpeechFamily.decode_rows`."""
     graph = Graph(f"rows {count}")
-    # A search of the widest beam leaves so many rows behind.
+    # Rows that a search with the widest beam leaves behind.
     slots = Dim("S", MOST_BEAMS * speech.config.decoder.places)
     for value in speech.family.decode_rows(
         graph, speech.config, cache, Rows(count, slots, queries)
@@ -48,7 +48,7 @@ def rows_program(
 
 
 class RowPrograms:
-    """Passes of several rows over one model's states, each prepared when it is first needed."""
+    """Passes of several rows over one model's states, each prepared on first use."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class RowPrograms:
         self._prepared: dict[tuple[int, tuple[int, ...]], tuple[Program, Executable]] = {}
 
     async def executable(self, count: int, queries: tuple[int, ...]) -> Executable:
-        """Return the pass of so many rows."""
+        """Return the pass of that many rows."""
         if (count, queries) not in self._prepared:
             program = self._fitting.fit(rows_program(self.speech, self.cache, count, queries))
             executable = await self._backend.prepare(program, self._weights, self.states)
@@ -77,7 +77,7 @@ class RowPrograms:
         return self._prepared[count, queries][1]
 
     async def reserve(self, slots: int) -> None:
-        """Make room for so many slots."""
+        """Make room for that many slots."""
         wider = self.slots
         while wider < slots:
             wider *= 2
@@ -87,7 +87,7 @@ class RowPrograms:
 
     @property
     def planned_nbytes(self) -> int:
-        """Intermediate values of what is prepared."""
+        """Bytes of intermediate values of prepared programs."""
         return sum(program.planned_nbytes for program, _ in self._prepared.values())
 
     def close(self) -> None:

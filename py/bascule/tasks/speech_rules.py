@@ -34,7 +34,7 @@ class Allowed:
 def allowed_ids(ids: Sequence[int], tokens: SpeechTokens, *, timestamps: bool) -> Allowed:
     """Return which ids may follow the text `ids` of a window.
 
-    Timestamps come in pairs (a segment's end follows its text, another's beginning follows that
+    Timestamps come in pairs (a segment's end follows its text, the start of the next follows that
     end) and do not go back.
     """
     first = tokens.timestamps
@@ -49,7 +49,7 @@ def allowed_ids(ids: Sequence[int], tokens: SpeechTokens, *, timestamps: bool) -
     times = [token for token in ids if token >= first]
     least = first
     if times:
-        # A segment is not empty: its end is later than its beginning.
+        # A segment is not empty: its end is later than its start.
         least = times[-1] if last_is_time else times[-1] + 1
     return Allowed(tokens.end if last_is_time else 0, least, _NO_END, False)
 
@@ -68,7 +68,7 @@ def allowed_logits(
 ) -> Array:
     """Return logits (V) float64 with minus infinity where a token may not follow the text `ids`.
 
-    With `timestamps`, one is forced where all of them together are likelier than any text. The op
+    With `timestamps`, one is forced if all of them together are likelier than any text. The op
     allowed_token does the same on the device.
     """
     first, allowed = tokens.timestamps, allowed_ids(ids, tokens, timestamps=timestamps)
@@ -85,6 +85,6 @@ def allowed_logits(
 
 
 def log_softmax(x: Array) -> Array:
-    """Return the logarithms of probabilities (V); at least one of x is finite."""
+    """Return log probabilities (V); at least one of x is finite."""
     shifted = x - x.max()
     return shifted - np.log(np.exp(shifted).sum())

@@ -1,4 +1,4 @@
-"""The steps of a speech model's decoder on its device: a token in, what follows out."""
+"""The steps of a speech model's decoder on its device: a token in, logits or a token out."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from bascule.base.arrays import Array, np
 from bascule.errors import NotFiniteError
 from bascule.tasks.speech_rules import Allowed
 
-# Names of the counters in `SpeechModel.stats`, and how long each stage of a window took.
+# Names of the counters in `SpeechModel.stats`, and of the stages of a window.
 COUNTERS = ("decoder_steps", "logits_reads")
 STAGES = ("features_ms", "encoder_ms", "prompt_ms", "decode_ms", "rules_ms")
 
 
 @dataclass(slots=True)
 class DecoderSteps:
-    """Decodes a token at a time over the caches of one window; `totals` counts what it does.
+    """Decodes one token at a time over the caches of one window; `totals` counts what it does.
 
     `logits_of` ends in logits that the host reads, `choice` in the op allowed_token. `not_finite`
-    makes the error for logits behind a token that are not finite.
+    makes the error for logits after a token that are not finite.
     """
 
     logits_of: Executable
@@ -35,11 +35,11 @@ class DecoderSteps:
             (*COUNTERS, "prompt_ms", "decode_ms", "rules_ms"), 0.0
         )
     )
-    # Token and position that the device has in its states.
+    # Token and position in the device's states.
     _placed: tuple[int, int] | None = None
 
     async def logits(self, token: int, position: int, *, stage: str = "decode_ms") -> Array:
-        """Return the logits (V) behind a token, read whole by the host; NotFiniteError."""
+        """Return the logits (V) after a token, read whole by the host; NotFiniteError."""
         began = perf_counter()
         self._place(token, position)
         (result,) = (await self.logits_of.run({}, {})).values()
@@ -50,7 +50,7 @@ class DecoderSteps:
         return result.reshape(-1)
 
     async def read(self, token: int, position: int) -> None:
-        """Take in a token of the prompt; nothing is read back."""
+        """Read a token of the prompt without reading back."""
         began = perf_counter()
         self._place(token, position)
         await self.logits_of.submit({}, {})
@@ -59,9 +59,9 @@ class DecoderSteps:
     async def choose(
         self, token: int, position: int, allowed: Allowed, *, stage: str = "decode_ms"
     ) -> tuple[int, float]:
-        """Return the likeliest allowed token behind a token, and its log probability.
+        """Return the most likely allowed token after a token, and its log probability.
 
-        The device chooses: two numbers are read back. NotFiniteError as above.
+        The device chooses: two numbers are read back. NotFiniteError as `logits`.
         """
         began = perf_counter()
         self._place(token, position)

@@ -1,4 +1,4 @@
-"""The control tokens of a speech model, and which tokens it may not choose."""
+"""The control tokens of a speech model, and the tokens that it may not choose."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from bascule.text.vocabulary import Vocabulary
 
 TASKS = ("transcribe", "translate")
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
-# Models of fewer tokens know English alone, where no file says so.
+# Models with fewer tokens know only English, if no file says otherwise.
 _MULTILINGUAL = 51865
 # Names of one token in older and newer files.
 _NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
-# Never text: what stands before it.
+# Never text: what precedes it.
 _PREFIX = ("<|startoftranscript|>", "<|startofprev|>", "<|startoflm|>")
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechTokens:
-    """Ids of control tokens. Ids from `timestamps` on stand for times, 20 ms each.
+    """Ids of control tokens. Ids from `timestamps` on are timestamps of 20 ms each.
 
-    `languages` maps codes to ids and is empty for a model that knows English alone. `never` are
-    not chosen, `not_first` not as the first token of a window.
+    `languages` maps codes to ids and is empty for a model that knows only English. `never` are not
+    chosen, `not_first` not as the first token of a window.
     """
 
     start: int
@@ -44,12 +44,12 @@ class SpeechTokens:
         return self.no_timestamps + 1
 
     def prompt(self, language: str, task: str, *, timestamps: bool) -> list[int]:
-        """Return the ids that a window's text follows."""
+        """Return the ids that precede a window's text."""
         asked = [self.languages[language], self.tasks[task]] if self.languages else []
         return [self.start, *asked, *([] if timestamps else [self.no_timestamps])]
 
     def check_language(self, language: object) -> str | None:
-        """Return a language's code, None for one to detect; InputError for one it lacks."""
+        """Return a language's code, None if it is to be detected; InputError for an unknown one."""
         if not self.languages:
             if language in (None, "en"):
                 return "en"
@@ -71,10 +71,10 @@ class SpeechTokens:
 def read_speech_tokens(
     vocabulary: Vocabulary, rows: int, settings: Mapping[str, Any], place: str
 ) -> SpeechTokens:
-    """Find the control tokens among a tokenizer's, and the suppressed ids in the settings.
+    """Find the control tokens in a tokenizer, and the suppressed ids in the settings.
 
-    `rows` are those of the token embedding. ModelFileError for a token that is missing, an id that
-    no row has, or no room for a timestamp.
+    `rows` are those of the token embedding. ModelFileError for a missing token, an id without a
+    row, or no room for a timestamp.
     """
     control = vocabulary.control
 
@@ -112,7 +112,7 @@ def read_speech_tokens(
 
 
 def _ids(settings: Mapping[str, Any], names: Iterable[str], rows: int, place: str) -> list[int]:
-    """Return the ids under the first of the names that is there."""
+    """Return the ids under the first of the names that exists."""
     for name in names:
         result = settings.get(name)
         if result is None:

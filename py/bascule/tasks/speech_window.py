@@ -22,16 +22,16 @@ from bascule.tasks.speech_words import give_words, split_words, timed_words
 from bascule.tasks.transcription import Segment
 from bascule.text.language import LanguageTokenizer
 
-# Frames of a spectrum in a timestamp's step of 0.02 seconds.
+# Frames of a spectrum per timestamp step of 0.02 seconds.
 TIME_FRAMES = 2
 FRAME_S = 0.01
-# Steps between two turns of the event loop.
+# Steps between two yields to the event loop.
 _TURN = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The tokens of one window, the end left out."""
+    """The tokens of one window, without the end."""
 
     ids: list[int]
     text: str
@@ -43,7 +43,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """What a model's tokens mean, and how many positions its decoder has."""
+    """The meaning of a model's tokens, and the number of its decoder's positions."""
 
     tokens: SpeechTokens
     tokenizer: LanguageTokenizer
@@ -51,7 +51,7 @@ class Texts:
 
 
 class WindowDecoder:
-    """Decodes windows whose sound the encoder has heard."""
+    """Decodes windows whose sound has been encoded."""
 
     def __init__(self, steps: DecoderSteps, texts: Texts, rows: RowPrograms, heads: Heads) -> None:
         self.steps = steps
@@ -62,7 +62,7 @@ class WindowDecoder:
         self._heads = heads
 
     async def language(self) -> tuple[str, float]:
-        """Return the likeliest language of the window, and its probability."""
+        """Return the most likely language of the window, and its probability."""
         logits = await self.steps.logits(self._tokens.start, 0, stage="prompt_ms")
         codes = list(self._tokens.languages)
         logs = log_softmax(logits.astype(np.float64)[list(self._tokens.languages.values())])
@@ -139,7 +139,7 @@ class WindowDecoder:
         return self._heard(list(best.ids), best.total, self._silence(logits), 0.0)
 
     def _most(self, prompt: list[int]) -> int:
-        """How many tokens a window's text has at the most: half is for a prompt."""
+        """Return the most tokens of a window's text: half of the positions are for a prompt."""
         return min(self._places // 2 - 1, self._places - len(prompt))
 
     def _heard(self, ids: list[int], total: float, silent: float, temperature: float) -> Heard:
@@ -148,9 +148,9 @@ class WindowDecoder:
         return Heard(ids, text, mean, silent, _compression(text), temperature)
 
     async def _start(self, prompt: list[int]) -> tuple[float, Array | None]:
-        """Take in all of the prompt but its last token.
+        """Read all of the prompt but its last token.
 
-        Return the probability of no speech, and the logits behind a prompt of one token.
+        Return the probability of no speech, and the logits after a prompt of one token.
         """
         logits = await self.steps.logits(prompt[0], 0, stage="prompt_ms")
         for at, token in enumerate(prompt[1:-1], 1):
@@ -158,13 +158,13 @@ class WindowDecoder:
         return self._silence(logits), logits if len(prompt) == 1 else None
 
     def _silence(self, logits: Array) -> float:
-        """The probability of no speech, by the logits behind the first token."""
+        """Return the probability of no speech, from the logits after the first token."""
         if self._tokens.no_speech is None:
             return 0.0
         return exp(log_softmax(logits.astype(np.float64))[self._tokens.no_speech])
 
     def text_of(self, ids: list[int]) -> str:
-        """Return the text of ids, times left out."""
+        """Return the text of ids, without timestamps."""
         return self._text([token for token in ids if token < self._tokens.end])
 
     async def with_words(
@@ -177,8 +177,8 @@ class WindowDecoder:
     ) -> list[Segment]:
         """Return a window's segments with the words of each.
 
-        `span` is the window's first frame and its frames; `spoken` is where the last word before
-        it ended, in seconds.
+        `span` is the window's first frame and its number of frames; `spoken` is the end of the last
+        word before it, in seconds.
         """
         seek, frames = span
         ids = [token for each in segments for token in each.ids if token < self._tokens.end]
@@ -198,7 +198,7 @@ class WindowDecoder:
     def segments(
         self, heard: Heard, seek: int, frames: int, asked: Asked
     ) -> tuple[list[Segment], int]:
-        """Return a window's segments, and how many frames on the next one begins.
+        """Return a window's segments, and after how many frames the next one starts.
 
         The window has `frames` frames of sound, from frame `seek` of the recording.
         """
@@ -220,13 +220,13 @@ class WindowDecoder:
             results += self._segment(heard, seek, (start, end), piece)
             last = cut
         ahead = frames if ends_whole else TIME_FRAMES * (ids[last - 1] - first)
-        # The last end may be 0 s: a window must end all the same.
+        # The last end may be 0 s, but a window must end.
         return results, ahead or frames
 
     def _segment(
         self, heard: Heard, seek: int, span: tuple[int, int], ids: list[int]
     ) -> list[Segment]:
-        """Return one segment, none where it is empty; `span` are frames of the window."""
+        """Return one segment, none if it is empty; `span` are frames of the window."""
         text = self.text_of(ids)
         if span[0] >= span[1] or not text.strip():
             return []
@@ -246,7 +246,7 @@ class WindowDecoder:
 
 
 def _chosen(logs: Array, temperature: float, random: Any) -> int:
-    """The likeliest token, or at a temperature one that is drawn."""
+    """Return the most likely token, or at a temperature a sampled one."""
     if not temperature > 0:
         return int(logs.argmax())
     weights = np.exp((logs - logs.max()) / temperature)
@@ -255,6 +255,6 @@ def _chosen(logs: Array, temperature: float, random: Any) -> int:
 
 
 def _compression(text: str) -> float:
-    """How many times shorter zlib makes a text; 0 for none."""
+    """Return by how many times zlib shortens a text; 0 for an empty one."""
     data = text.strip().encode()
     return len(data) / len(zlib.compress(data)) if data else 0.0

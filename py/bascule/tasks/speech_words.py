@@ -1,4 +1,4 @@
-"""Words of a text: which tokens form them, when they are said, what punctuation belongs to them."""
+"""Words of a text: the tokens that form them, their times, and their punctuation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bascule.tasks.transcription import Segment, Word
 
 # Languages that write no spaces between words.
 _UNSPACED = ("zh", "ja", "th", "lo", "my", "yue")
-# Punctuation that belongs to the word behind it, and to the word before it.
+# Punctuation that belongs to the word after it, and to the word before it.
 _OPENS = "\"'“¿([{-"
 _CLOSES = "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001  full-width, as written
 _SENTENCE_ENDS = ".。!！?？"  # noqa: RUF001  as above
-# A typical word is taken to last no longer, and a word twice as long as a typical one at most.
+# The upper bound of a typical word's duration; a word lasts at most twice as long as a typical one.
 _MOST_TYPICAL_S = 0.7
 _MOST_OFF_S = 0.5
 
@@ -34,9 +34,9 @@ class Timed:
 def split_words(
     ids: Sequence[int], decode: Callable[[Sequence[int]], str], language: str
 ) -> list[tuple[str, int]]:
-    """Return words with their numbers of tokens; those of `ids` add up.
+    """Return words with their numbers of tokens, which add up to those of `ids`.
 
-    A word begins at a space or punctuation; in languages without spaces, each character does.
+    A word starts at a space or punctuation; in languages without spaces, each character does.
     """
     characters = _whole_characters(ids, decode)
     if language in _UNSPACED:
@@ -54,7 +54,7 @@ def split_words(
 def _whole_characters(
     ids: Sequence[int], decode: Callable[[Sequence[int]], str]
 ) -> list[tuple[str, int]]:
-    """Texts of as few tokens as end with a whole character; a last one may be broken."""
+    """Return texts of as few tokens as end with a whole character; a last one may be broken."""
     results: list[tuple[str, int]] = []
     first = 0
     for end in range(1, len(ids) + 1):
@@ -68,7 +68,7 @@ def _whole_characters(
 def timed_words(
     words: Sequence[tuple[str, int]], times: Sequence[float], probabilities: Sequence[float]
 ) -> list[Timed]:
-    """Return words with their times; `times` (N + 1) are where each token begins, and the end."""
+    """Return words with their times; `times` (N + 1) are the start of each token, and the end."""
     results: list[Timed] = []
     first = 0
     for text, count in words:
@@ -80,13 +80,13 @@ def timed_words(
 
 
 def typical_duration(words: Sequence[Timed]) -> float:
-    """Return the median of the words' seconds, 0.7 at most; 0 where none lasts."""
+    """Return the median of the words' seconds, at most 0.7; 0 if all are empty."""
     lasting = [word.end - word.start for word in words if word.end > word.start]
     return min(_MOST_TYPICAL_S, median(lasting)) if lasting else 0.0
 
 
 def without_pauses(words: Sequence[Timed], typical: float) -> list[Timed]:
-    """Return words of which none beside the end of a sentence takes in the pause there."""
+    """Return words without the pauses at the ends of sentences."""
     result, longest = list(words), 2 * typical
     for at in range(1, len(result)):
         word = result[at]
@@ -100,7 +100,7 @@ def without_pauses(words: Sequence[Timed], typical: float) -> list[Timed]:
 
 
 def with_punctuation(words: Sequence[Timed]) -> list[Timed]:
-    """Return as many words, where punctuation is part of its neighbour and leaves none behind."""
+    """Return as many words, with punctuation merged into its neighbour."""
     result = list(words)
     behind = len(result) - 1
     for at in range(len(result) - 2, -1, -1):
@@ -131,8 +131,8 @@ def give_words(
 ) -> list[Segment]:
     """Return a window's segments with their words.
 
-    Ids from `end` on are no text. `offset` is the window's start in seconds, `spoken` where speech
-    ended before it.
+    Ids from `end` on are not text. `offset` is the window's start in seconds, `spoken` the end of
+    the speech before it.
     """
     typical = typical_duration(words)
     remaining = with_punctuation(without_pauses(words, typical))
@@ -155,7 +155,7 @@ def give_words(
 
 
 def _within(words: list[Word], segment: Segment, typical: float, spoken: float) -> list[Word]:
-    """Shorten what is too long for a word at either end of a segment: pauses are part of it."""
+    """Shorten words that are too long at either end of a segment: they include pauses."""
     if not words:
         return words
     longest, first = 2 * typical, words[0]

@@ -1,4 +1,4 @@
-"""What comes piece by piece from a model that is still at work."""
+"""Results that arrive piece by piece while a model works."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Result = TypeVar("Result")
 
 
 class ResultStream(Generic[Item, Result]):
-    """Items as they come: `async for item in stream`. `result` grows with them.
+    """A stream of items: `async for item in stream`. `result` grows with them.
 
-    Leaving the loop early does not end the work; `await stream.aclose()` or `async with` does.
+    Leaving the loop early does not stop the work; `await stream.aclose()` or `async with` does.
     """
 
     def __init__(self, result: Result, items: AsyncGenerator[Item]) -> None:
@@ -23,7 +23,7 @@ class ResultStream(Generic[Item, Result]):
         return self._items
 
     async def aclose(self) -> None:
-        """End the work, and free the model for the next one."""
+        """Stop the work, and free the model for the next one."""
         await self._items.aclose()
 
     async def __aenter__(self) -> Self:

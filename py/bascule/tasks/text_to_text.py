@@ -1,4 +1,4 @@
-"""A text-to-text model ready for use: a source in, another text out as it comes."""
+"""A loaded text-to-text model: a source in, streamed text out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CHOICES = {"sampling", *(field.name for field in fields(Sampling))}
 
 @dataclass(frozen=True, slots=True)
 class TextToTextSettings:
-    """What a model's files say beside the weights."""
+    """The settings of a model's files."""
 
     transformer: Transformer
     tokenizer: PieceTokenizer
@@ -45,8 +45,8 @@ class TextToTextSettings:
 class TextToTextModel(GeneratingModel[TransformPrograms]):
     """Made by `bascule.load`. Close it, or use it in `async with`, to free the device's memory.
 
-    One generation, or one list of them, runs at a time; others wait for their turn. Most such
-    models expect their task before the text: "summarize: ...", "translate English to German: ...".
+    One generation, or one list of them, runs at a time; others wait. Most such models expect their
+    task before the text: "summarize: ...", "translate English to German: ...".
     """
 
     def __init__(self, placement: Placement, settings: TextToTextSettings) -> None:
@@ -72,9 +72,9 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         )
 
     def stream(self, text: str, **options: Unpack[StreamOptions]) -> TextStream:
-        """Answer a text piece by piece, by the likeliest tokens unless `sampling` says otherwise.
+        """Answer a text piece by piece, greedily unless `sampling` says otherwise.
 
-        Options and errors as `LanguageModel.stream`, but `overflow`, which may only be "error".
+        Options and errors as `LanguageModel.stream`, except `overflow`, which may only be "error".
         ContextLengthError for a text of more than `max_length` tokens; the answer ends there, too.
         """
         result, asked = self._request(text, options)
@@ -101,9 +101,9 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
     ) -> Generation | list[Generation]:
         """Answer a text, or each of several, to the end; options and errors as `stream`.
 
-        Several are answered `batch_size` at a time, by one pass a step over all of them: 8 by
-        default and at most. Where there is no numpy, or memory ends, it is one after the other.
-        `seed` and `progress` are each text's.
+        Several are answered `batch_size` at a time (default and maximum 8), with one pass per step
+        over all of them. Without numpy, or if memory runs out, one after the other. `seed` and
+        `progress` apply to each text.
         """
         most = MOST_ROWS
         if batch_size is not None:
@@ -124,7 +124,7 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         return [result for result, _ in requests]
 
     def _request(self, text: str, options: StreamOptions) -> tuple[Generation, Asked]:
-        """Check a text and what is asked of it."""
+        """Check a text and its options."""
         self._check_open("generate")
         chosen = any(options.get(name) is not None for name in _CHOICES)
         asked = read_options(options if chosen else {**options, "sampling": GREEDY})
@@ -149,7 +149,7 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         return states[0]
 
     async def logits(self, text: str, target_ids: Iterable[int]) -> Array:
-        """Return the logits (N, V) float32 behind the start and each of N - 1 target tokens."""
+        """Return the logits (N, V) float32 after the start and each of N - 1 target tokens."""
         self._check_open("logits")
         await need_numpy("logits()", "Load numpy into this Pyodide.")
         ids = self._source_ids(text)
@@ -180,7 +180,7 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         return ids
 
     async def _source_inputs(self, ids: list[int]) -> tuple[dict[str, int], dict[str, Any]]:
-        """Make room for a source; the sizes and inputs of its pass."""
+        """Make room for a source; return the sizes and inputs of its pass."""
         await self._cache.grow("X", whole_pages(len(ids)))
         inputs = {
             "ids": shaped(array("I", ids), "u32", (1, len(ids))),
@@ -230,8 +230,8 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
                     self._note(writing.result, writing.end(crossings))
 
     async def _answered(self, writings: Sequence[Writing]) -> None:
-        """Should the device be lost, go on behind the tokens given; should memory end, one text
-        after the other.
+        """Answer texts; if the device is lost, continue after the tokens given; if memory runs out,
+        one text after the other.
         """
         in_vain = 0
         while True:
@@ -253,7 +253,7 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
                     pass
 
     async def _answered_here(self, writings: Sequence[Writing]) -> None:
-        """The same on this device; all targets that go on have as many tokens."""
+        """Answer texts on this device; all unfinished targets have the same number of tokens."""
         start = self._transformer.config.start
         async with self._device.turn():
             with self._while_open():
@@ -279,7 +279,7 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
                     self._take(writing, next_token(logits, target, writing.asked), at)
 
     def _take(self, writing: Writing, token: int, at: int) -> None:
-        """Take the token behind so many; NotFiniteError instead of one that means nothing."""
+        """Add the token at that position; NotFiniteError if its logits are not finite."""
         if token == NOT_A_TOKEN:
             raise NotFiniteError(self.name, f"a logit behind token {at - 1}", self.tier)
         result, most = writing.result, writing.asked.most
@@ -290,7 +290,7 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
             writing.rest()
 
     async def _prepare(self) -> None:
-        """Make the programs of a first generation ready before it is asked for."""
+        """Prepare the programs of a first generation."""
         self._renew()
         await self._programs.source(1)
         await self._programs.target(GREEDY.head)

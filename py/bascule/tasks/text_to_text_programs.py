@@ -1,4 +1,4 @@
-"""The programs of a text-to-text model, each prepared when it is first needed."""
+"""The programs of a text-to-text model, each prepared on first use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LENGTHS = (64, 256, 1024)
 
 @dataclass(frozen=True, slots=True)
 class Transformer:
-    """A family, the checked settings of one of its models, and the longest text that it takes."""
+    """A family, the checked config of one of its models, and the longest text that it takes."""
 
     family: TextToTextFamily
     config: T5Config
@@ -34,7 +34,7 @@ class Transformer:
 
     @property
     def slots(self) -> int:
-        """Slots of a whole cache, the source's and the target's alike."""
+        """Slots of a full cache, the same for source and target."""
         return whole_pages(self.max_length + 1)
 
     def lengths(self) -> list[int]:
@@ -42,7 +42,7 @@ class Transformer:
         return [n for n in _LENGTHS if n < self.max_length] + [self.max_length]
 
     def source(self, length: int, *, states: bool) -> Program:
-        """The pass over a source; with `states` its output are the encoder states (1, T, C)."""
+        """Record the pass over a source; with `states` its output is encoder states (1, T, C)."""
         graph = Graph(f"{self.family.name} source")
         result = self.family.encode(self._pass(graph), Dim("T", length))
         if states:
@@ -50,7 +50,7 @@ class Transformer:
         return freeze(graph)
 
     def target(self, head: Head) -> Program:
-        """The pass over one token of the target; see `language_graph.decoder_pass`."""
+        """Record the pass over one token of the target; see `language_graph.decoder_pass`."""
         graph, slots = Graph(f"{self.family.name} {head}"), Dim("S", self.slots)
         tokens = graph.state("tokens", (slots,), "u32")
         position = graph.state("position", (1,), "u32")
@@ -59,19 +59,19 @@ class Transformer:
         return freeze(graph)
 
     def over_rows(self, rows: TextRows) -> tuple[Program, Program]:
-        """The passes over the sources of several texts, and over one token of each target."""
+        """Record the passes over several sources, and over one token of each target."""
         source, target = (Graph(f"{self.family.name} {part}") for part in ("sources", "targets"))
         self.family.encode_rows(self._pass(source), rows)
         target.output(self.family.decode_rows(self._pass(target), rows))
         return freeze(source), freeze(target)
 
     def programs(self) -> list[Program]:
-        """What a generation consists of; together they have every parameter."""
+        """Return the programs of a generation; together they have every parameter."""
         heads: tuple[Head, ...] = ("argmax", "sample")
         return [self.source(self.lengths()[0], states=False), *map(self.target, heads)]
 
     def states(self, fitting: Fitting) -> list[Value]:
-        """All states that any of the programs has, as the device can hold them."""
+        """Return all states of any of the programs, as the device can hold them."""
         programs = [self.source(self.lengths()[0], states=False), self.target("sample")]
         return list({v.name: v for p in programs for v in fitting.fit(p).states}.values())
 
@@ -109,16 +109,16 @@ class TransformPrograms:
         self._making = CrossLoopLock()
 
     async def source(self, n_tokens: int, *, states: bool = False) -> Executable:
-        """The program for a source of so many tokens."""
+        """Return the program for a source of that many tokens."""
         length = next(n for n in self._transformer.lengths() if n >= n_tokens)
         return await self._executable(_Kind("states" if states else "source", length))
 
     async def target(self, head: Head) -> Executable:
-        """The program that takes one token of the target."""
+        """Return the program that takes one token of the target."""
         return await self._executable(_Kind("target", head=head))
 
     async def rows(self, sources: Sequence[Sequence[int]]) -> RowPasses:
-        """The passes over such texts, and their states; the last ones are kept."""
+        """Return the passes over such texts, and their states; the last ones are kept."""
         transformer = self._transformer
         async with self._making.turn():
             shape = texts_shape(sources, transformer.max_length, transformer.slots)
@@ -137,7 +137,7 @@ class TransformPrograms:
 
     @property
     def planned_nbytes(self) -> int:
-        """Intermediate values of what is prepared, and the states of several texts."""
+        """Bytes of intermediate values, and of the states of several texts."""
         planned = sum(program.planned_nbytes for program, _ in self._made.values())
         return planned + (self._rows.nbytes if self._rows is not None else 0)
 

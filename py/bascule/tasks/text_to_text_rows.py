@@ -18,10 +18,10 @@ from bascule.program.ops.sampling import argmax_token, penalise, sample_token
 from bascule.program.program import Dim, Program
 from bascule.tasks.options import Asked
 
-# Texts of a pass at most.
+# The most texts of a pass.
 MOST_ROWS = 8
 _FIRST_SLOTS = 64
-# Sources are padded to a multiple of so many tokens.
+# Sources are padded to a multiple of this many tokens.
 _TOKENS = 32
 
 
@@ -57,12 +57,12 @@ class RowPasses:
         self._states.write(ROW_HEADS, 0, array("I", [*range(heads)] * shape.count))
 
     async def prepare(self) -> None:
-        """Make both passes ready."""
+        """Prepare both passes."""
         for program in self._programs:
             self._made.append(await self._backend.prepare(program, self._weights, self._states))
 
     async def read_sources(self, sources: Sequence[Sequence[int]]) -> None:
-        """Fill the cross-attention's keys and values; what texts are missing are of one token."""
+        """Fill the cross-attention's keys and values; missing texts have one token."""
         count, tokens = self.shape.count, self.shape.tokens
         ids = np.zeros((count, tokens), np.uint32)
         for at, source in enumerate(sources):
@@ -75,7 +75,7 @@ class RowPasses:
         await self._made[0].submit({"S": self._slots}, inputs)
 
     async def step(self, at: int, tokens: Sequence[int]) -> Array:
-        """Take a token of each target at position `at`; the logits (R, V) behind them."""
+        """Read a token of each target at position `at`; return the logits (R, V) after them."""
         if at >= self._slots:
             slots = min(2 * self._slots, self.shape.slots.limit)
             await self._states.resize({"S": slots})
@@ -87,7 +87,7 @@ class RowPasses:
 
     @property
     def nbytes(self) -> int:
-        """Intermediate values and states."""
+        """Bytes of intermediate values and states."""
         return self._states.nbytes + sum(program.planned_nbytes for program in self._programs)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from bascule.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a segment, its leading space and punctuation with it; `start`, `end` in seconds.
+    """A word of a segment, with its leading space and punctuation; `start`, `end` in seconds.
 
     `probability` is the mean of its tokens'.
     """
@@ -26,11 +26,11 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a transcription; `start` and `end` are seconds.
+    """A part of a transcription; `start` and `end` are seconds.
 
     `mean_log_probability` and `no_speech_probability` are those of its window, as are the
-    `temperature` that it was decoded at and its `compression_ratio`. `words` are there where they
-    were asked for.
+    `temperature` at which it was decoded and its `compression_ratio`. `words` are there if they
+    were requested.
     """
 
     start: float
@@ -44,7 +44,7 @@ class Segment:
     words: tuple[Word, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; words where there are some."""
+        """Return plain values; words if there are any."""
         result = asdict(self) | {"ids": list(self.ids), "words": list(map(asdict, self.words))}
         return result if self.words else {n: v for n, v in result.items() if n != "words"}
 
@@ -54,7 +54,7 @@ Timed: TypeAlias = Segment | Word
 
 @dataclass(slots=True)
 class Transcription:
-    """What a recording says: `text`, `segments` in order, `language` (a code) and its seconds."""
+    """A recording's text: `text`, `segments` in order, `language` (a code) and its seconds."""
 
     language: str = ""
     duration: float = 0.0
@@ -63,14 +63,14 @@ class Transcription:
 
     @property
     def text(self) -> str:
-        """All segments' text."""
+        """The text of all segments."""
         return "".join(segment.text for segment in self.segments).strip()
 
     def formatted(self, kind: str = "txt", *, words: bool = False) -> str:
         """Return a file's text: "txt", "srt", "vtt" or "json"; InputError for another kind.
 
         With `words` each word is a subtitle ("srt", "vtt") or a line ("txt") of its own; JSON has
-        the words that there are. InputError for a transcription without words.
+        the existing words. InputError for a transcription without words.
         """
         writer = _WRITERS[one_of("format", kind, FORMATS)]
         if not words:
@@ -82,14 +82,14 @@ class Transcription:
 
 
 def clock(seconds: float, mark: str) -> str:
-    """Return hours:minutes:seconds with milliseconds behind `mark`."""
+    """Return hours:minutes:seconds with milliseconds after `mark`."""
     ms = round(1000 * seconds)
     minutes, rest = divmod(ms, 60_000)
     return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{mark}{rest % 1000:03}"
 
 
 def _cues(timed: Iterable[Timed], mark: str) -> list[str]:
-    """Times and text of each. No line of a text is empty, nor holds an arrow."""
+    """Return the times and text of each. No line of a text is empty, or contains an arrow."""
     results: list[str] = []
     for each in timed:
         lines = (line.strip().replace("-->", "->") for line in each.text.splitlines())

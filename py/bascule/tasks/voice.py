@@ -1,4 +1,4 @@
-"""A voice activity model ready for use: a recording in, the parts with speech out."""
+"""A loaded voice activity model: a recording in, the parts with speech out."""
 
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bascule.tasks.loaded import DEVICE_ERRORS, LoadedModel, Placement
 
 Audio: TypeAlias = ArrayLike | str | PathLike[str] | bytes
 
-# Windows of a pass: 16 s of sound, or what is left of it and 2 s at the most.
+# Windows of a pass: 16 s of sound, or the rest of it and at most 2 s more.
 _PASSES = (512, 64)
 
 
@@ -69,12 +69,12 @@ class VoiceActivityModel(LoadedModel):
     ) -> list[SpeechSpan]:
         """Return the parts of a recording with speech, in order.
 
-        `audio` is what `SpeechModel.transcribe` takes. Speech begins in a window whose probability
-        reaches `threshold` and ends where it falls 0.15 below for `min_silence_duration_ms`. Parts
+        `audio` is what `SpeechModel.transcribe` takes. Speech starts in a window whose probability
+        reaches `threshold` and ends when it stays 0.15 below for `min_silence_duration_ms`. Parts
         of at most `min_speech_duration_ms` are left out; the others get `speech_pad_ms` at both
         ends, or half of a shorter pause. `progress` counts milliseconds of the recording.
-        InputError for audio that is no sound and for options out of range, NotFiniteError for
-        results that are not finite.
+        InputError for invalid audio and for options out of range, NotFiniteError for results that
+        are not finite.
         """
         rules = SpanRules(
             _within("threshold", threshold, 1),
@@ -93,9 +93,10 @@ class VoiceActivityModel(LoadedModel):
         sample_rate: int = RATE,
         progress: ProgressCallback | None = None,
     ) -> Array:
-        """Return how probable speech is in each window (W) float32; arguments and errors as above.
+        """Return the probability of speech in each window (W) float32; arguments and errors as
+        above.
 
-        The last window is filled up with silence.
+        The last window is padded with silence.
         """
         samples = await self._samples("probabilities", audio, sample_rate)
         return await self._detect(samples, progress)
@@ -127,7 +128,7 @@ class VoiceActivityModel(LoadedModel):
         return np.concatenate(results)
 
     def _frames(self, samples: Array, first: int, count: int) -> Array:
-        """Return the frames of `count` windows from the `first` on, silence past the end."""
+        """Return the frames of `count` windows from `first` on, silence past the end."""
         cut = self._family.windows
         begin = first * cut.samples - cut.context
         wide = np.zeros(cut.context + count * cut.samples, np.float32)
@@ -142,9 +143,9 @@ class VoiceActivityModel(LoadedModel):
         return np.ascontiguousarray(frames.reshape(-1, cut.frame))
 
     async def _on_device(self, frames: Array, state: Array, count: int) -> tuple[Array, Array]:
-        """Return the logits of `count` windows and the state behind them.
+        """Return the logits of `count` windows and the state after them.
 
-        Once more on another device where this one is lost.
+        Retried on another device if this one is lost.
         """
         async with self._device.turn():
             with self._while_open():

@@ -60,7 +60,7 @@ class Trial:
 
     @cached_property
     def program(self) -> Program:
-        """Return the call alone, its matrices as parameters, states as states, the rest as inputs."""
+        """Return the call alone: matrices are parameters, states are states, the rest inputs."""
         call, kinds = self.call, self._kinds
         values = {o.name: o for o in call.operands if o is not None}
 

@@ -9,7 +9,8 @@ from bascule.models.encoder.config import read_encoder_config
 from bascule.models.encoder.files import bert_like
 from bascule.models.encoder.head import Head
 
-# What holds a plain encoder's weights; heads of these are ignored, as transformers' BertModel does.
+# Classes whose files have a plain encoder's weights; their heads are ignored, as transformers'
+# BertModel does.
 _ARCHITECTURES = (
     "BertModel",
     "BertForMaskedLM",
@@ -25,6 +26,6 @@ BERT = bert_like(
     prefixes=("bert.",),
     head=Head(("BertForSequenceClassification",), "pooler.dense", "tanh", "classifier"),
     typed_pairs=True,
-    # Heads that embeddings do not pass through, and a table that follows from the settings.
+    # Heads that embeddings do not use, and a table that follows from the config.
     ignored=re.compile(r"pooler\..*|cls\..*|embeddings\.position_ids"),
 )

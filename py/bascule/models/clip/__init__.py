@@ -1,4 +1,4 @@
-"""CLIP (Radford et al. 2021): images and texts in one space of embeddings."""
+"""CLIP (Radford et al. 2021): images and texts in one embedding space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of CLIP: a config.json that nests one for each encoder."""
+"""The config of CLIP: a config.json that nests one per encoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bascule.models.settings import Settings
 
 _ARCHITECTURE = "CLIPModel"
 _ACTIVATION = "quick_gelu"
-# What transformers leaves out of a config.json, for it is the default there.
+# Defaults that transformers leaves out of a config.json.
 _TEXT = {
     **{"vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048},
     **{"num_hidden_layers": 12, "num_attention_heads": 8, "max_position_embeddings": 77},
@@ -56,8 +56,8 @@ def _text(config: Mapping[str, Any], file: str) -> TextConfig:
 def _nested(
     config: Mapping[str, Any], key: str, defaults: Mapping[str, Any], file: str
 ) -> dict[str, Any]:
-    """Return an encoder's settings; those of older files' `key`_dict come first, as they do in
-    transformers, its defaults among them.
+    """Return an encoder's settings; those of older files' `key`_dict have precedence, as in
+    transformers, including its defaults.
     """
     result = dict(defaults)
     for name in (key, f"{key}_dict"):

@@ -41,7 +41,7 @@ def tensors(config: ImageTextConfig) -> Iterator[Sizes]:
 
 
 def as_matrices(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """Return tensors with at most two axes: the class token (C,) is a row (1, C), too."""
+    """Return tensors with at most two axes: the class token (C,) becomes a row (1, C)."""
     flat = flattened(tensors)
     token = flat.get(TOKEN)
     if token is not None and len(token.shape) == 1:

@@ -33,7 +33,7 @@ def record_image(to: Seeing, lengths: Value, dimension: int) -> Value:
 
 
 def record_text(to: TextRecorder) -> Value:
-    """Record ids and lengths -> embeddings of length 1 (B, D), of the last tokens."""
+    """Record ids and lengths -> embeddings of length 1 (B, D), from the last tokens."""
     layers = Layers(to.graph, to.config.text.layers, TEXT, to.weights)
     x = layers.record(to.embeddings(TOKEN_TABLE, TEXT_POSITIONS), to.attention(layers))
     x = to.graph.call("pool", x, to.lengths, kind="last")  # (B, C)

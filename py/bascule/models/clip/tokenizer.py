@@ -1,4 +1,4 @@
-"""CLIP's tokenizer.json out of the two files that folders of old have instead of it."""
+"""CLIP's tokenizer.json from the two files that old folders have instead."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 def tokenizer_json(vocabulary: Mapping[str, Any], merges: bytes, place: str) -> bytes:
     """Return the tokenizer.json of a vocab.json and a merges.txt of the folder `place`.
 
-    ModelFileError for ids that are not 0 to N - 1, for a vocabulary without the marks of a text's
-    start and end, and for a merge of tokens that it lacks.
+    ModelFileError for ids that are not 0 to N - 1, for a vocabulary without the start and end
+    tokens, and for a merge of unknown tokens.
     """
     file = f"{place}/vocab.json"
     ids = sorted(at for at in vocabulary.values() if type(at) is int)
@@ -60,7 +60,7 @@ def tokenizer_json(vocabulary: Mapping[str, Any], merges: bytes, place: str) -> 
 
 
 def _pairs(vocabulary: Mapping[str, Any], merges: bytes, file: str) -> list[list[str]]:
-    """Return the pairs of a merges.txt, a line each; the first may name its version."""
+    """Return the pairs of a merges.txt, one per line; the first may be its version."""
     try:
         lines = merges.decode().splitlines()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The settings of decoders with rotary positions and RMS norms, as Llama has them."""
+"""The config of decoders with rotary positions and RMS norms, like Llama."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bascule.models.settings import MOST_LAYERS, Settings
 MOST_CONTEXT = 1 << 20
 _MOST_HEAD = 1 << 12
 Pairs = Literal["adjacent", "halves"]
-# What a config.json may say of such a decoder without another meaning.
+# Settings of a config.json that must have these values.
 _PLAIN: Mapping[str, Any] = {
     "hidden_act": "silu",
     "attention_bias": False,
@@ -26,14 +26,14 @@ _PLAIN: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """Checked sizes of a decoder; `types` are the types of its tensors, by the graph's names.
+    """Checked config of a decoder; `types` are the types of its tensors, by the graph's names.
 
-    `pairs`: which rows of q and k turn together, neighbours or those half a head apart. `window`
-    bounds how far back a token attends (0: to the start), except in `full_layers`. `factors`
-    (D / 2) divide the rotary frequencies. A model without `rotary` angles knows `context` positions
-    and none behind them. Matrices of a layer's `columns` lie (K, N) in its files, column by column.
-    Attention's `scale` is 1 / sqrt(D) where it is 0; scores and logits are softly capped where
-    their caps are not 0. Norms multiply by `norm_plus` + weight.
+    `pairs`: which rows of q and k rotate together, neighbours or those half a head apart. `window`
+    limits how far back a token attends (0: to the start), except in `full_layers`. `factors` (D /
+    2) divide the rotary frequencies. A model without `rotary` angles has `context` learned
+    positions. Matrices of a layer's `columns` are stored (K, N), column by column. Attention's
+    `scale` is 1 / sqrt(D) if it is 0; scores and logits are capped softly unless their caps are 0.
+    Norms multiply by `norm_plus` + weight.
     """
 
     vocabulary: int
@@ -62,7 +62,7 @@ class DecoderConfig:
 
     @property
     def cache_width(self) -> int:
-        """Numbers of a layer's cache for a token: G keys and G values."""
+        """Numbers of a layer's cache per token: G keys and G values."""
         return 2 * self.kv_heads * self.size
 
 
@@ -75,9 +75,9 @@ def read_decoder_config(
 ) -> DecoderConfig:
     """Check and read a Hugging Face config.json.
 
-    It says nothing of the tensors: `types` is empty. `plain` are the settings that must have these
-    values, `defaults` those of the family's own class in transformers where they differ from
-    Llama's. ModelFileError if it is unsound, UnsupportedModelError for another kind of decoder.
+    It does not describe the tensors: `types` is empty. `plain` are the settings that must have
+    these values, `defaults` those of the family's class in transformers that differ from Llama's.
+    ModelFileError if it is unsound, UnsupportedModelError for another kind of decoder.
     """
     stated = {key: value for key, value in config.items() if value is not None}
     read = Settings({**(defaults or {}), **stated}, file)
@@ -109,7 +109,7 @@ def read_decoder_config(
 
 
 def check_heads(heads: int, kv_heads: int, size: int, file: str, *, even: bool) -> None:
-    """ModelFileError for heads that cannot be; `even`: they divide the hidden size, or need not."""
+    """ModelFileError for impossible heads; `even`: they divide the hidden size, or need not."""
     if heads % kv_heads or size % 4 or size > _MOST_HEAD or not even:
         problem = f"{heads} heads over {kv_heads} of size {size} do not fit together"
         raise ModelFileError(file, problem)
@@ -118,16 +118,16 @@ def check_heads(heads: int, kv_heads: int, size: int, file: str, *, even: bool) 
 def read_unwindowed_config(
     config: Mapping[str, Any], file: str, *, defaults: Mapping[str, Any]
 ) -> DecoderConfig:
-    """As `read_decoder_config`, of a decoder whose window is off by default."""
+    """As `read_decoder_config`, for a decoder whose window is off by default."""
     result = read_decoder_config(config, file, defaults=defaults)
-    # A window has no effect unless it is switched on, for some of the layers alone.
+    # A window has no effect unless it is switched on, and then only in some layers.
     Settings(config, file).expect({"use_sliding_window": False})
     expect_full_attention(config, file)
     return result
 
 
 def expect_full_attention(config: Mapping[str, Any], file: str) -> None:
-    """UnsupportedModelError if layers see different parts of a text."""
+    """UnsupportedModelError if layers attend differently."""
     layers = config.get("layer_types")
     if layers is None:
         return
@@ -138,8 +138,8 @@ def expect_full_attention(config: Mapping[str, Any], file: str) -> None:
 
 
 def rotary_settings(config: Mapping[str, Any], file: str) -> Mapping[str, Any]:
-    """Return what a config.json says of rotary angles, under either key; ModelFileError."""
-    # Newer files have all of it in the first, older ones the scaling alone in the second.
+    """Return the rotary settings of a config.json, under either key; ModelFileError."""
+    # Newer files have all of it in the first, older ones only the scaling, in the second.
     result = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(result, dict):
         raise ModelFileError(file, "its rope_scaling is no JSON object")
@@ -149,11 +149,11 @@ def rotary_settings(config: Mapping[str, Any], file: str) -> Mapping[str, Any]:
 def rotary_factors(
     config: Mapping[str, Any], size: int, theta: float, file: str
 ) -> tuple[float, ...] | None:
-    """Return what divides the rotary frequencies (D / 2); None where nothing does.
+    """Return what divides the rotary frequencies (D / 2); None if nothing does.
 
-    "linear" stretches all positions alike, "llama3" those of long waves (Llama 3.1's rule, as
-    transformers' modeling_rope_utils.py has it). UnsupportedModelError for other kinds,
-    ModelFileError for numbers that cannot be.
+    "linear" stretches all positions alike, "llama3" those of long waves (Llama 3.1's rule, as in
+    transformers' modeling_rope_utils.py). UnsupportedModelError for other kinds, ModelFileError for
+    impossible numbers.
     """
     settings = rotary_settings(config, file)
     kind = settings.get("rope_type", settings.get("type", "default"))
@@ -170,14 +170,14 @@ def rotary_factors(
     if low >= high:
         raise ModelFileError(file, "its low_freq_factor is not below its high_freq_factor")
     return tuple(
-        # Waves are counted in the context that the model was trained for first.
+        # Waves are counted in the original training context.
         _llama3_factor(context * theta ** (-i / half) / (2 * pi), low, high, factor)
         for i in range(half)
     )
 
 
 def _llama3_factor(waves: float, low: float, high: float, factor: float) -> float:
-    """What divides a frequency of so many waves: 1 from `high` on, `factor` up to `low`."""
+    """Return the divisor of a frequency of that many waves: 1 from `high`, `factor` up to `low`."""
     share = min(max((waves - low) / (high - low), 0.0), 1.0)
     return 1 / ((1 - share) / factor + share)
 

@@ -1,4 +1,4 @@
-"""The tensors of a decoder in a Hugging Face folder or a GGUF file, compared with its settings."""
+"""The tensors of a decoder in a Hugging Face folder or a GGUF file, compared with its config."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bascule.weights.pieces import ELEMENT_NBYTES
 from bascule.weights.safetensors import TensorInfo
 
 TABLE = "token_embd.weight"
-# A tied model has none: the embedding serves for it.
+# A tied model has none: the embedding is used.
 OUTPUT = "output.weight"
 # A tensor of a GGUF file that no program reads as a weight.
 ROPE_FACTORS = "rope_freqs.weight"
-# A table that older files have and that follows from the settings.
+# A table in older files that follows from the config.
 DERIVED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
-# A folder's names of the tensors that the graph names as GGUF files do.
+# A folder's names of the tensors, which the graph names as GGUF files do.
 NAMES: Mapping[str, str] = MappingProxyType(
     {
         "token_embd": "model.embed_tokens",
@@ -44,7 +44,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
         "ffn_down": "mlp.down_proj",
     }
 )
-# Numbers of a row that shaders take at once of float16 and of blocks.
+# Numbers of a row that shaders read at once of float16 and of blocks.
 _RUN = 32
 
 
@@ -67,7 +67,7 @@ def decoder_tensors(
 
     `biases` names the parts of a layer that have one; with `fused` one tensor has the rows of q, k
     and v, and one those of gate and up; with `head_norms` each head of q and k is normalized, with
-    `post_norms` what attention and the gated layer add.
+    `post_norms` the results of attention and of the gated layer are.
     """
     c, inner, row = config.hidden, config.inner, (config.hidden,)
     wide, narrow = config.heads * config.size, config.kv_heads * config.size
@@ -102,12 +102,12 @@ def with_types(
     weights: DType | None,
     file: str,
 ) -> DecoderConfig:
-    """Compare a folder's tensors with its settings; return these with the types that tensors get.
+    """Compare a folder's tensors with its config; return the config with the types of the tensors.
 
-    Those of the files, or the format `weights`, where rows come out even, else float32. The
-    embedding and the output become blocks of 8 bits at the least, as ggml has it: the choice of a
-    token hangs on them. `file` names the config.json. ModelFileError for a tensor that is missing
-    or has another shape, UnsupportedModelError for one that the family has not.
+    Those of the files, or the format `weights` if rows are whole blocks, else float32. The
+    embedding and the output get at least 8 bits, as in ggml: they determine the choice of a token.
+    `file` names the config.json. ModelFileError for a tensor that is missing or has another shape,
+    UnsupportedModelError for one that the family does not have.
     """
     if config.columns and weights is not None:
         problem = "its matrices lie column by column, and quantize stores by rows"
@@ -149,7 +149,7 @@ def _type(tensor: TensorInfo, weights: DType | None, file: str) -> DType:
 
 
 def check_metadata_tensors(family: DecoderFamily, config: DecoderConfig, file: str) -> None:
-    """No tensor may be missing, and none left out: a bias not read gives wrong numbers.
+    """No tensor may be missing, and none left out: an unread bias gives wrong numbers.
 
     Names are compared before any program exists, whatever number of layers a header claims.
     """
@@ -163,7 +163,7 @@ def check_metadata_tensors(family: DecoderFamily, config: DecoderConfig, file: s
         raise UnsupportedModelError(file, f"it has tensor {unread[0]!r}, which is not known")
 
 
-# A row of a family of Llama's layers; what differs is given beside the name.
+# A row of a family with Llama's layers; differences are passed after the name.
 llama_like = partial(
     DecoderFamily,
     tensors=decoder_tensors,

@@ -1,9 +1,8 @@
 """Decoders with rotary positions, RMS norms and gated layers (Llama, Touvron et al. 2023).
 
-Reads in the order of the computation. T tokens, hidden size C, inner size I, H heads over G KV
-heads of size D, S slots of the cache, V vocabulary. The tensors that a model has decide what is
-recorded: biases of q, k and v, norms of each head or behind a part, projections that its files hold
-as one.
+In the order of the computation. T tokens, hidden size C, inner size I, H heads over G KV heads of
+size D, S slots of the cache, V vocabulary. The tensors of a model decide what is recorded: biases
+of q, k and v, norms of each head or after a part, fused projections.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from bascule.program.graph import Graph
 from bascule.program.program import Dim, Value
 
 CacheDType = Literal["f16", "f32"]
-# A state (P) u32 that holds each position's number, for tables of learned positions.
+# A state (P) u32 with each position's number, for tables of learned positions.
 PLACES = "places"
-# Norms of what a part of a layer adds, under GGUF's names.
+# Norms of a part's result, by GGUF's names.
 POST_ATTENTION, POST_FFN = "post_attention_norm", "post_ffw_norm"
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer: the beginning of its tensors' names, its KV cache, and how far back it attends.
+    """A layer: the prefix of its tensors' names, its KV cache, and how far back it attends.
 
-    With `only_cache` nothing is left to do once its keys and values are in the cache.
+    With `only_cache` nothing remains to be done once its keys and values are in the cache.
     """
 
     name: str
@@ -39,12 +38,12 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """A decoder under recording: a pass over `length` tokens from `position` on.
+    """A decoder that is being recorded: a pass over `length` tokens from `position` on.
 
-    Ids come from the state `tokens` (S) u32, so that a token that was sampled on the GPU never
-    leaves it. `angles` (A, D) hold cosines and sines. `window` bounds how far back a token attends
-    (0: as far as the model does). With `fills_cache` the pass ends when all keys and values are in
-    the cache.
+    Ids come from the state `tokens` (S) u32, so a token that was sampled on the GPU never leaves
+    it. `angles` (A, D) hold cosines and sines. `window` limits how far back a token attends (0: as
+    far as the model does). With `fills_cache` the pass ends when all keys and values are in the
+    cache.
     """
 
     graph: Graph
@@ -63,13 +62,13 @@ class Decoding:
         return name in self.config.types
 
     def weight(self, name: str, shape: tuple[int, int], *parts: str) -> Value:
-        """Declare a matrix of the file, or several stacked, in the blocks that it has there."""
+        """Declare a matrix of the file, or several stacked, in its stored format."""
         tensors = [f"{part}.weight" for part in parts or (name,)]
         dtype = self.config.types.get(tensors[0], "f32")
         return self.graph.parameter(f"{name}.weight", shape, *tensors, dtype=dtype)
 
     def bias(self, name: str, n: int, *parts: str) -> Value | None:
-        """Declare a bias (N) of the file, or several stacked; None where the model has none."""
+        """Declare a bias (N) of the file, or several stacked; None if the model has none."""
         tensors = [f"{part}.bias" for part in parts or (name,)]
         if not self.has(tensors[0]):
             return None
@@ -82,9 +81,9 @@ class Decoding:
         return self.graph.call("rms_norm", x, weight, eps=config.eps, plus=config.norm_plus)
 
     def embedded(self, table: Value) -> Value:
-        """Record the rows of the token embedding (T, C), scaled as the model has it.
+        """Record the rows of the token embedding (T, C), scaled by the model's factor.
 
-        As in transformers the factor is a number of the table's type.
+        As in transformers the factor is rounded to the table's type.
         """
         x = self.graph.call(
             "token_embedding", table, self.tokens, self.position, length=self.length
@@ -104,7 +103,7 @@ class Decoding:
             yield Layer(f"blk.{index}", cache, window, only_cache=self.fills_cache and last)
 
     def rotated(self, qkv: Value, layer: Layer) -> Value:
-        """Record rotary angles: q (T, HD) out of qkv; k and v go into the cache."""
+        """Record rotary angles: q (T, HD) from qkv; k and v go into the cache."""
         state = (layer.cache, self.angles, self.position)
         return self.graph.call("rope_append", qkv, *state, **self._heads, pairs=self.config.pairs)
 
@@ -117,7 +116,7 @@ class Decoding:
         )
 
     def logits(self, x: Value, table: Value) -> Value:
-        """Record the output layer (T, V); its weight is the embedding's where it has none."""
+        """Record the output layer (T, V); its weight is the embedding's if it has none."""
         shape = (self.config.vocabulary, self.config.hidden)
         output = self.weight("output", shape) if self.has("output.weight") else table
         logits = self.graph.call("linear", x, output, activation="none")
@@ -162,7 +161,7 @@ def _layer(to: Decoding, x: Value, layer: Layer) -> Value:
 
 
 def _added(to: Decoding, y: Value, weight: Value, x: Value, norm: str) -> Value:
-    """Record x + y @ weight.T (T, C), the product normalized first where the model has the norm."""
+    """Record x + y @ weight.T (T, C), the product normalized first if the model has the norm."""
     if not to.has(f"{norm}.weight"):
         return to.graph.call("linear", y, weight, None, x, activation="none")
     product = to.graph.call("linear", y, weight, activation="none")

@@ -1,4 +1,4 @@
-"""The settings of a rotary decoder as a GGUF header has them, none of which is trusted."""
+"""The config of a rotary decoder from an untrusted GGUF header."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_decoder_metadata(
 
 
 class _Prefixed(Settings):
-    """Settings whose names begin with an architecture's."""
+    """Settings whose names start with an architecture's."""
 
     def __init__(self, metadata: Mapping[str, Any], file: str, architecture: str) -> None:
         super().__init__(metadata, file)

@@ -14,7 +14,7 @@ from bascule.models.encoder.head import Head
 _ARCHITECTURES = ("DistilBertModel", "DistilBertForMaskedLM")
 _KEYS = Keys("dim", "n_layers", "n_heads", "hidden_dim", "activation")
 _EPS = 1e-12
-# What BERT's names of a layer's parts are here.
+# The names that BERT's parts of a layer have here.
 _PARTS = {
     "attention.self.query": "attention.q_lin",
     "attention.self.key": "attention.k_lin",

@@ -21,8 +21,8 @@ _SCORES: Mapping[str, Squash] = {"Identity": "none", "Sigmoid": "sigmoid"}
 class Classes:
     """Labels in the order of the logits.
 
-    `probability` is what makes probabilities of logits ("none": a regression has none), `score`
-    what makes the score of a pair out of its one logit.
+    `probability` converts logits to probabilities ("none": a regression), `score` a pair's single
+    logit to its score.
     """
 
     labels: tuple[str, ...]
@@ -52,7 +52,7 @@ def read_classes(config: Mapping[str, Any], library: Mapping[str, Any], file: st
 
 def _labels(config: Mapping[str, Any], file: str) -> tuple[str, ...]:
     named = config.get("id2label")
-    # transformers leaves out what its own default is.
+    # transformers leaves out its own default.
     count = Settings(config, file).size("num_labels", 2, MOST_LABELS)
     if named is None:
         return tuple(f"LABEL_{i}" for i in range(count))

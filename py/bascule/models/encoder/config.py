@@ -1,4 +1,4 @@
-"""The settings of encoders that normalize after each part of a layer, as BERT does."""
+"""The config of encoders that normalize after each part of a layer, like BERT."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class EncoderConfig:
     """Checked sizes of an encoder.
 
     A text has at most `positions` tokens; the first one has row `first_position` of the table of
-    positions. Without `token_types` there is no table of them; with `pair_types`, its rows, the
-    two texts of a pair have types of their own; with `relative_buckets` attention adds a bias by
-    the distance of two tokens.
+    positions. Without `token_types` there is no table of them; with `pair_types`, its rows, the two
+    texts of a pair have different types; with `relative_buckets` attention adds a bias by the
+    distance of two tokens.
     """
 
     vocabulary: int
@@ -56,7 +56,7 @@ class Keys:
 def read_encoder_config(
     config: Mapping[str, Any], file: str, architectures: Sequence[str], keys: Keys | None = None
 ) -> EncoderConfig:
-    """Check and read a config.json; `architectures` are those whose encoder is run, plain first.
+    """Check and read a config.json; `architectures` are supported ones, the plain one first.
 
     ModelFileError if it is unsound, UnsupportedModelError for an encoder of another kind.
     """
@@ -97,7 +97,7 @@ def _short(value: object) -> str:
 
 
 def _check_kind(config: Mapping[str, Any], file: str, architectures: Sequence[str]) -> None:
-    """UnsupportedModelError for a model that gives something else than a text's tokens."""
+    """UnsupportedModelError for a model whose output is not a text's tokens."""
     for key in ("is_decoder", "add_cross_attention", "is_encoder_decoder"):
         if config.get(key, False) is not False:
             raise UnsupportedModelError(file, f"its {key} is {_short(config[key])}", hint=_HINT)

@@ -1,4 +1,4 @@
-"""The tensors of an encoder's folder, compared with its settings before any program exists."""
+"""The tensors of an encoder's folder, compared with its config before any program exists."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def plain_names(
 ) -> dict[str, TensorInfo]:
     """Return tensors without the family's prefixes and in the newer spelling.
 
-    ModelFileError if two tensors come out with one name.
+    ModelFileError if two tensors get the same name.
     """
     results: dict[str, TensorInfo] = {}
     for name, tensor in tensors.items():
@@ -60,7 +60,7 @@ def check_tensors(
 
 
 def family_names(family: Family, tensors: Tensors) -> Tensors:
-    """Yield tensors, with their shapes, under the names that the family's files have for them."""
+    """Yield tensors, with their shapes, under the names of the family's files."""
     for name, shape in tensors:
         yield family.tensor_name(name), shape
 
@@ -96,7 +96,7 @@ def _norm(name: str, c: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.LayerNorm.bias", (c,)
 
 
-# A row of a family of BERT's layers; what differs is given beside the name.
+# A row of a family with BERT's layers; differences are passed after the name.
 bert_like = partial(
     EncoderFamily, tensors=encoder_tensors, tensor_name=str, phases={"encode": encode}
 )

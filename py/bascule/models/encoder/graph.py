@@ -1,6 +1,6 @@
 """Encoders that normalize after each part of a layer (BERT, Devlin et al. 2019).
 
-Reads in the order of the computation. B texts of at most T tokens, hidden size C, inner size I.
+In the order of the computation. B texts of at most T tokens, hidden size C, inner size I.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from bascule.models.layers import matrix
 from bascule.program.graph import Graph
 from bascule.program.program import Value
 
-# From which distance on all tokens share a bias.
+# The distance from which on all tokens share a bias.
 _MOST_DISTANCE = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """An encoder under recording: ids (B, T) u32 of texts with lengths (B) u32.
+    """An encoder that is being recorded: ids (B, T) u32 of texts with lengths (B) u32.
 
-    `types` (B, T) u32 are rows of the table of token types; None where every token is of type 0.
-    `weights` is what matrices are stored as, where their rows come out even: all but the position
+    `types` (B, T) u32 are rows of the table of token types; None if every token is of type 0.
+    `weights` is the dtype of stored matrices, if their rows are whole blocks: all but the position
     and type tables, which are added whole.
     """
 
@@ -34,7 +34,7 @@ class Encoding:
     types: Value | None = None
 
     def linear(self, x: Value, n: int, name: str, weights: DType | None = None) -> Value:
-        """Record x (..., K) -> (..., N), its matrix stored as `weights` or as all others."""
+        """Record x (..., K) -> (..., N), its matrix stored as `weights` or like all others."""
         k = x.shape[-1]
         assert isinstance(k, int)  # only B and T are Dims
         weight = matrix(self.graph, f"{name}.weight", (n, k), weights or self.weights)

@@ -12,7 +12,7 @@ from bascule.program.program import Value
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The head that models of these `architectures` have.
+    """The head of models of these `architectures`.
 
     logits = labels(activation(dense(first token))); `dense` and `labels` name the two layers.
     """

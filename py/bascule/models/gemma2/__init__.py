@@ -1,5 +1,5 @@
-"""Gemma 2 (Gemma Team 2024): Llama's layers with norms behind each part, capped scores and logits,
-a window in every other layer, and norms that multiply by 1 + weight.
+"""Gemma 2 (Gemma Team 2024): Llama's layers with norms after each part, capped scores and logits, a
+window in every other layer, and norms that multiply by 1 + weight.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bascule.models.settings import Settings
 
 _MOST_CAP = 1e6
 _SLIDING, _FULL = "sliding_attention", "full_attention"
-# Those of transformers' Gemma2Config.
+# The defaults of transformers' Gemma2Config.
 _DEFAULTS: Mapping[str, Any] = {
     "num_key_value_heads": 4,
     "head_dim": 256,
@@ -38,7 +38,7 @@ _NAMES = {
     POST_FFN: "post_feedforward_layernorm",
 }
 # The one size whose scores are scaled by another number than 1 / sqrt(head_dim), which a GGUF
-# header does not say: llama.cpp knows it by its layers, too.
+# header does not contain: llama.cpp also recognizes it by its layers.
 _LAYERS_OF_27B = 46
 
 
@@ -62,7 +62,7 @@ def read_metadata(
 ) -> DecoderConfig:
     """Check and read a GGUF header; errors as `DecoderFamily.config`.
 
-    Its norms have the 1 added to their weights already.
+    The weights of its norms already include the 1.
     """
     result = read_decoder_metadata(metadata, types, rows, file, architecture="gemma2")
     read = Settings(metadata, file)
@@ -77,7 +77,7 @@ def read_metadata(
 
 
 def _gemma(config: DecoderConfig, *, full_layers: frozenset[int]) -> DecoderConfig:
-    """What no file says."""
+    """Set what no file says."""
     return replace(
         config,
         activation="gelu_tanh",
@@ -87,7 +87,7 @@ def _gemma(config: DecoderConfig, *, full_layers: frozenset[int]) -> DecoderConf
 
 
 def _window(config: Mapping[str, Any], read: Settings) -> int:
-    # A window that is null is none; one that is left out is the class's own.
+    # A null window means none; one that is left out is the class's default.
     null = config.get("sliding_window", 4096) is None
     return 0 if null else read.size("sliding_window", 4096)
 
@@ -98,7 +98,7 @@ def _cap(config: Mapping[str, Any], read: Settings, key: str, default: float) ->
 
 
 def _full_layers(config: Mapping[str, Any], n_layers: int, file: str) -> frozenset[int]:
-    """Which layers attend to the whole text: by default every other one, the second first."""
+    """Return the layers that attend to the whole text: by default each second one."""
     kinds = config.get("layer_types")
     if kinds is None:
         return frozenset(range(1, n_layers, 2))

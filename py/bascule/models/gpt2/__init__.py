@@ -25,7 +25,7 @@ _PARTS = {
     "ffn_up": "mlp.c_fc",
     "ffn_down": "mlp.c_proj",
 }
-# transformers' Conv1D, which lies (K, N).
+# transformers' Conv1D, stored (K, N).
 _COLUMNS = frozenset(("attn_qkv", "attn_output", "ffn_up", "ffn_down"))
 _PLAIN: Mapping[str, Any] = {
     "scale_attn_weights": True,
@@ -92,6 +92,6 @@ GPT2 = DecoderFamily(
     architectures={"gpt2": read_metadata},
     tied=True,
     prefixes=("transformer.",),
-    # Masks that older files have.
+    # Masks in older files.
     ignored=re.compile(r"h\.\d+\.attn\.(bias|masked_bias)"),
 )

@@ -1,6 +1,6 @@
 """GPT-2 (Radford et al. 2019): learned positions, layer norms before each part, biases everywhere.
 
-Reads in the order of the computation; sizes as in `models.decoder.graph`.
+In the order of the computation; sizes as in `models.decoder.graph`.
 """
 
 from __future__ import annotations

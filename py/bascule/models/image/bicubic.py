@@ -1,4 +1,4 @@
-"""A line of numbers resized by a cubic convolution (Keys 1981), without smoothing beforehand."""
+"""Resize a line of numbers by cubic convolution (Keys 1981), without smoothing first."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _A = -0.75  # the slope's parameter that PyTorch has
 
 
 def bicubic(n: int, wanted: int) -> tuple[float, ...]:
-    """Return the matrix (wanted, n), in row-major order, that resizes n numbers.
+    """Return the matrix (wanted, n), row-major, that resizes n numbers.
 
-    Ends stand half a step outside the first and the last number, which are repeated beyond them.
+    Ends are half a step outside the first and the last number, which are repeated beyond them.
     """
     rows: list[float] = []
     for at in range(wanted):

@@ -1,4 +1,4 @@
-"""The settings of image encoders that cut an image into patches (Dosovitskiy et al. 2020)."""
+"""The config of image encoders that cut an image into patches (Dosovitskiy et al. 2020)."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class LayersConfig:
 class PatchesConfig:
     """Images of `image` x `image` pixels, cut into squares of `patch` x `patch`.
 
-    The table of positions has `table` x `table` rows for patches, after one for the class token
-    where the model has a `token`.
+    The table of positions has `table` x `table` rows for patches, after one for the class token if
+    the model has a `token`.
     """
 
     image: int
@@ -44,7 +44,7 @@ class PatchesConfig:
     token: bool = True
 
     def seeing(self, image: int, file: str) -> PatchesConfig:
-        """Return the same for images of another size; ModelFileError for one that cannot be."""
+        """Return the same for images of another size; ModelFileError for an impossible one."""
         result = replace(self, image=image)
         if (
             not 1 <= result.patches <= _MOST_PATCHES
@@ -65,7 +65,7 @@ class PatchesConfig:
 
     @property
     def places(self) -> int:
-        """Positions: the class token's where there is one, then one a patch."""
+        """Positions: one per patch, and the class token's if there is one."""
         return self.token + self.patches
 
 
@@ -87,9 +87,8 @@ def read_layers(
 ) -> LayersConfig:
     """Read the sizes of layers; `activation` is the default one, and `eps` another default.
 
-    `inner` is the feed-forward part's size where config.json has no intermediate_size.
-
-    ModelFileError if they are unsound, UnsupportedModelError for an activation that does not run.
+    `inner` is the feed-forward size if config.json has no intermediate_size. ModelFileError if they
+    are unsound, UnsupportedModelError for an unsupported activation.
     """
     named = config.get("hidden_act")
     named = activation if named is None else named
@@ -113,9 +112,9 @@ def read_layers(
 
 
 def read_patches(read: Settings, default: int = 16, *, token: bool = True) -> PatchesConfig:
-    """Read the sizes of images and patches, the `default` one included; errors as `read_layers`.
+    """Read the sizes of images and patches, `default` if not set; errors as `read_layers`.
 
-    `token` says whether a class token stands before the patches.
+    `token` says whether a class token precedes the patches.
     """
     read.expect({"num_channels": 3})
     image = read.size("image_size", 224, _LARGEST_IMAGE)

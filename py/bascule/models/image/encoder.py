@@ -1,4 +1,4 @@
-"""An image encoder whose last step is a layer norm, as ViT and what follows it are stored."""
+"""An image encoder that ends with a layer norm, as ViT and its successors are stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOKEN, _TABLE = "embeddings.cls_token", "embeddings.position_embeddings"
 
 @dataclass(frozen=True, slots=True)
 class PlainEncoder:
-    """A family's names: of the parts of its layers, and of the `architectures` that run."""
+    """A family's names: of the parts of its layers, and of the supported `architectures`."""
 
     names: LayerNames
     architectures: tuple[str, ...]

@@ -1,7 +1,7 @@
 """Image encoders that cut an image into patches, and layers that normalize before each part.
 
-Reads in the order of the computation. B images, patches of P x P pixels, T positions (the class
-token's and one a patch), hidden size C, inner size I.
+In the order of the computation. B images, patches of P x P pixels, T positions (the class token's
+and one per patch), hidden size C, inner size I.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _QUICK = 1.702  # quick_gelu: x * sigmoid(1.702 * x)
 
 @dataclass(frozen=True, slots=True)
 class LayerNames:
-    """A family's names: of a layer, whose number stands for "{}", and of the parts in it.
+    """A family's names: of a layer, with "{}" for its number, and of its parts.
 
-    Where a family scales what a part adds to x, `mixed_scale` and `down_scale` name the factors.
+    If a family scales what a part adds to x, `mixed_scale` and `down_scale` name the factors.
     """
 
     layer: str
@@ -42,7 +42,7 @@ class LayerNames:
 
 @dataclass(frozen=True, slots=True)
 class Normalization:
-    """What a model makes of a pixel's channels, 0 to 255: (x * factor - mean) / std."""
+    """How a model normalizes a pixel's channels, 0 to 255: (x * factor - mean) / std."""
 
     factor: float = 1 / 255
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -51,7 +51,7 @@ class Normalization:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """Layers under recording; `weights` is what their matrices are stored as."""
+    """Layers that are being recorded; `weights` is the dtype of stored matrices."""
 
     graph: Graph
     config: LayersConfig
@@ -93,7 +93,7 @@ class Layers:
         return x
 
     def attended(self, lengths: Value) -> Callable[[Value, LayerNames], Value]:
-        """Return what records attention between all of the first lengths[b] positions."""
+        """Return a function that records attention between the first lengths[b] positions."""
         c, heads = self.config.hidden, self.config.heads
 
         def mix(x: Value, names: LayerNames) -> Value:
@@ -116,7 +116,7 @@ class Layers:
         return call("add", call("multiply", self.linear(y, c, name), factors), x)
 
     def named(self, layer: int) -> LayerNames:
-        """Return the whole names of a layer's parts."""
+        """Return the full names of a layer's parts."""
         name, parts = self.names.layer.format(layer), self.names
         each = (parts.before, parts.query, parts.key, parts.value, parts.mixed)
         each = (*each, parts.after, parts.up, parts.down, parts.mixed_scale, parts.down_scale)
@@ -125,7 +125,7 @@ class Layers:
 
 @dataclass(frozen=True, slots=True)
 class Seeing:
-    """An image encoder under recording: pixels (B, S, S, 3) from 0 to 255, for a fixed B."""
+    """An image encoder that is being recorded: pixels (B, S, S, 3) from 0 to 255, for a fixed B."""
 
     graph: Graph
     config: ImageConfig
@@ -166,7 +166,7 @@ class Seeing:
         return graph.call("embedding", first, graph.parameter(row, (1, c)))
 
     def _resized(self, table: str) -> Value:
-        """Record positions for images of another size (T, C): those of patches by a bicubic."""
+        """Record positions for images of another size (T, C): resized bicubically."""
         graph, cut, c = self.graph, self.config.cut, self.config.layers.hidden
         n, side = cut.table, cut.side
         weights = Computed(numbers=bicubic(n, side))
@@ -183,7 +183,7 @@ class Seeing:
         return graph.reshape(x, (cut.places, c))
 
     def _normalized(self) -> Value:
-        """Record pixels -> normalized channels (B * S * S, 3), a product with a diagonal."""
+        """Record pixels -> normalized channels (B * S * S, 3), as a product with a diagonal."""
         size, norm, graph = self.config.cut.image, self.normalization, self.graph
         pixels = graph.input("pixels", (self.batch, size, size, _CHANNELS))
         rows = graph.reshape(pixels, (self.batch * size * size, _CHANNELS))

@@ -1,4 +1,4 @@
-"""What text encoders record alike.
+"""What text encoders share.
 
 B texts of at most T tokens, hidden size C, embeddings of D elements.
 """
@@ -15,7 +15,7 @@ from bascule.models.layers import matrix
 from bascule.program.graph import Graph
 from bascule.program.program import Value
 
-# As torch.nn.functional.normalize.
+# As in torch.nn.functional.normalize.
 _EPS = 1e-12
 
 
@@ -36,7 +36,7 @@ def layer_names(encoder: str) -> LayerNames:
 
 @dataclass(frozen=True, slots=True)
 class TextRecorder:
-    """The graph of a text encoder that is recorded: ids (B, T) u32, lengths (B) u32."""
+    """A text encoder that is being recorded: ids (B, T) u32, lengths (B) u32."""
 
     graph: Graph
     config: ImageTextConfig
@@ -53,7 +53,7 @@ class TextRecorder:
         return self.graph.call("embedding", self.ids, tokens, positions)
 
     def attention(self, layers: Layers) -> Callable[[Value, LayerNames], Value]:
-        """Return the function that records a layer's attention: causal, or of padded texts full."""
+        """Return a function that records a layer's attention: causal, or full if padded."""
         if self.config.text.pad is not None:
             return layers.attended(self.lengths)
         c, heads = layers.config.hidden, layers.config.heads

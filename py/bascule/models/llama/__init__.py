@@ -13,6 +13,6 @@ LLAMA = llama_like(
     examples="such as SmolLM2, TinyLlama, Llama 3",
     model_types=("llama",),
     config=read_decoder_config,
-    # Its GGUF files keep the rows of q and k so that those which turn together are neighbours.
+    # Its GGUF files reorder the rows of q and k so that those which rotate together are neighbours.
     architectures={"llama": partial(read_decoder_metadata, architecture="llama", pairs="adjacent")},
 )

@@ -10,7 +10,7 @@ from bascule.models.decoder.config import DecoderConfig, expect_full_attention, 
 from bascule.models.decoder.files import llama_like
 from bascule.models.settings import Settings
 
-# Those of transformers' MistralConfig.
+# The defaults of transformers' MistralConfig.
 _DEFAULTS: Mapping[str, Any] = {"num_key_value_heads": 8, "max_position_embeddings": 1 << 17}
 
 
@@ -18,7 +18,7 @@ def read_config(config: Mapping[str, Any], file: str) -> DecoderConfig:
     """Check and read a config.json; errors as `DecoderFamily.config`."""
     result = read_decoder_config(config, file, defaults=_DEFAULTS)
     expect_full_attention(config, file)
-    # A window that is null is none; one that is left out is the class's own.
+    # A null window means none; one that is left out is the class's default.
     if config.get("sliding_window", 4096) is None:
         return result
     return replace(result, window=Settings(config, file).size("sliding_window", 4096))

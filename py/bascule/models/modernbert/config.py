@@ -18,13 +18,13 @@ _FULL, _LOCAL = "full_attention", "sliding_attention"
 _POOLINGS = ("cls", "mean")
 _BIASES = ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias")
 _NO_BIASES: Mapping[str, Any] = dict.fromkeys(_BIASES, False)
-# Those of transformers' ModernBertConfig, by the kind of a layer.
+# The defaults of transformers' ModernBertConfig, by the kind of a layer.
 _THETAS = {_FULL: ("global_rope_theta", 160_000.0), _LOCAL: ("local_rope_theta", 10_000.0)}
 
 
 @dataclass(frozen=True, slots=True)
 class ModernConfig(EncoderConfig):
-    """Checked settings: which layers are `local`, and see tokens less than `window` away.
+    """Checked config: which layers are `local`, and see tokens less than `window` away.
 
     `theta` and `local_theta` are the bases of the two kinds' rotary angles; `pooling` and
     `head_activation` are those of classifiers.
@@ -60,7 +60,7 @@ def read_config(config: Mapping[str, Any], file: str) -> ModernConfig:
         eps=read.number("norm_eps", 1e-5, 0.0, 0.5),
         token_types=False,
         local=_local_layers(config, result.layers, file),
-        # So many tokens on either side, and the token itself.
+        # This many tokens on either side, and the token itself.
         window=read.size("local_attention", 128) // 2 + 1,
         theta=_theta(config, _FULL, file),
         local_theta=_theta(config, _LOCAL, file),
@@ -70,7 +70,7 @@ def read_config(config: Mapping[str, Any], file: str) -> ModernConfig:
 
 
 def _local_layers(config: Mapping[str, Any], layers: int, file: str) -> tuple[bool, ...]:
-    """By a list of the layers' kinds, or by every how many layers one sees all tokens."""
+    """Read which layers are local: from a list of kinds, or from the interval of global layers."""
     kinds = config.get("layer_types")
     if kinds is None:
         every = Settings(config, file).size("global_attn_every_n_layers", 3, MOST_LAYERS)
@@ -84,7 +84,7 @@ def _local_layers(config: Mapping[str, Any], layers: int, file: str) -> tuple[bo
 
 
 def _theta(config: Mapping[str, Any], kind: str, file: str) -> float:
-    """The base of a kind's rotary angles, in newer files by the kind, in older ones by its name."""
+    """Return the base of a kind's rotary angles, by kind in newer files, by name in older ones."""
     if config.get("rope_scaling") is not None:
         raise UnsupportedModelError(file, "its rotary angles are scaled (rope_scaling)")
     every = config.get("rope_parameters")

@@ -1,6 +1,6 @@
 """ModernBERT (Warner et al. 2024): norms before each part, rotary angles, gated layers, no biases.
 
-Reads in the order of the computation; B texts of at most T tokens, hidden size C, inner size I.
+In the order of the computation; B texts of at most T tokens, hidden size C, inner size I.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def tensors(config: EncoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 @dataclass(frozen=True, slots=True)
 class _Recording:
-    """What all layers share: `zeros` (C) in the place of biases, and a kind's angles (P, D)."""
+    """What all layers share: `zeros` (C) in place of biases, and a kind's angles (P, D)."""
 
     to: Encoding
     config: ModernConfig

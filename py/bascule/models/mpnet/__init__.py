@@ -16,9 +16,9 @@ from bascule.models.settings import Settings
 _ARCHITECTURES = ("MPNetModel", "MPNetForMaskedLM")
 # The only number that transformers' MPNetEncoder computes with.
 _BUCKETS = 32
-# Positions count from the one behind the padding's own, which is 1 whatever the settings say.
+# Positions count from the one after the padding's, which is 1 whatever the config says.
 _FIRST = 2
-# What BERT's names of a layer's parts are here.
+# The names that BERT's parts of a layer have here.
 _PARTS = {
     "attention.self.query": "attention.attn.q",
     "attention.self.key": "attention.attn.k",

@@ -15,7 +15,7 @@ from bascule.models.decoder.metadata import read_decoder_metadata
 from bascule.models.family import DecoderFamily
 from bascule.models.settings import Settings
 
-# Those of transformers' Phi3Config.
+# The defaults of transformers' Phi3Config.
 _DEFAULTS: Mapping[str, Any] = {"max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
 
 

@@ -10,7 +10,7 @@ from bascule.models.decoder.config import read_unwindowed_config
 from bascule.models.decoder.files import decoder_tensors, llama_like
 from bascule.models.decoder.metadata import read_decoder_metadata
 
-# Those of transformers' Qwen2Config.
+# The defaults of transformers' Qwen2Config.
 _DEFAULTS: Mapping[str, Any] = {"num_key_value_heads": 32, "max_position_embeddings": 1 << 15}
 
 QWEN2 = llama_like(

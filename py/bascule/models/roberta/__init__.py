@@ -21,7 +21,7 @@ _CLASSIFIERS = tuple(f"{name}ForSequenceClassification" for name in _NAMES)
 def read_config(config: Mapping[str, Any], file: str) -> EncoderConfig:
     """Check and read a config.json; errors as `EncoderFamily.config`."""
     result = read_encoder_config(config, file, _ARCHITECTURES)
-    # Positions count from the one behind the padding's own.
+    # Positions count from the one after the padding's.
     first = Settings(config, file).whole("pad_token_id", 1, 0) + 1
     if first >= result.positions:
         problem = f"max_position_embeddings {result.positions} leaves no position from {first} on"

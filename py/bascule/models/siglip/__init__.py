@@ -1,4 +1,4 @@
-"""SigLIP (Zhai et al. 2023): images and texts in one space, each pair scored by itself."""
+"""SigLIP (Zhai et al. 2023): images and texts in one space, each pair scored independently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of SigLIP: a config.json that nests one for each encoder."""
+"""The config of SigLIP: a config.json that nests one per encoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bascule.models.settings import Settings
 _ARCHITECTURE = "SiglipModel"
 _ACTIVATION = "gelu_pytorch_tanh"
 _EPS = 1e-6
-# What transformers leaves out of a config.json, for it is the default there.
+# Defaults that transformers leaves out of a config.json.
 _LAYERS = {
     **{"hidden_size": 768, "intermediate_size": 3072},
     **{"num_hidden_layers": 12, "num_attention_heads": 12},

@@ -60,7 +60,7 @@ def tensors(config: ImageTextConfig) -> Iterator[Sizes]:
 
 
 def as_matrices(found: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """Return tensors with at most two axes; logits' scale and bias (1) become numbers ()."""
+    """Return tensors with at most two axes; the scale and bias of logits (1) become scalars ()."""
     flat = flattened(found)
     for name in (SCALE, BIAS):
         if name in flat and flat[name].shape == (1,):

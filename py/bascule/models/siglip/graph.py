@@ -58,7 +58,7 @@ def _projected(layers: Layers, x: Value, part: str, third: int) -> Value:
 
 
 def record_text(to: TextRecorder) -> Value:
-    """Record padded ids -> embeddings of length 1 (B, D), of the last positions."""
+    """Record padded ids -> embeddings of length 1 (B, D), from the last positions."""
     layers = Layers(to.graph, to.config.text.layers, TEXT, to.weights)
     x = layers.record(to.embeddings(TOKEN_TABLE, TEXT_POSITIONS), to.attention(layers))
     x = to.graph.call("pool", layers.norm(x, FINAL_NORM), to.lengths, kind="last")  # (B, C)

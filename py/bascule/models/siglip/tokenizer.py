@@ -1,4 +1,4 @@
-"""What SigLIP does to a text before its SentencePiece tokenizer sees it."""
+"""What SigLIP does to a text before its SentencePiece tokenizer."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SPIECE_HINT = (
 def canonicalized(tokenizer_json: bytes, place: str) -> bytes:
     """Make a tokenizer lowercase its texts, drop ASCII punctuation and join spaces first.
 
-    One that does so already gives the same ids. A text that begins with a space has the ids of the
-    same without it, as in SigLIP's training code; transformers has one more there.
-    UnsupportedModelError for any but a Unigram: SigLIP 2's checkpoints have Gemma's BPE.
+    One that already does so gives the same ids. A leading space does not change a text's ids, as in
+    SigLIP's training code; transformers has one id more. UnsupportedModelError for anything but a
+    Unigram: SigLIP 2's checkpoints have Gemma's BPE.
     """
     result = json_object(tokenizer_json, place, TOKENIZER)
     model, normalizer = result.get("model"), result.get("normalizer")

@@ -1,8 +1,8 @@
-"""Silero's voice activity detector (Silero Team 2021), its model of 16 kHz.
+"""Silero's voice activity detector (Silero Team 2021), its 16 kHz model.
 
-A window is 512 samples behind the 64 before them, 64 of it mirrored at its end. Four spectra of
-256 samples go through four convolutions over time and a long short-term memory, whose state goes
-from window to window. Hidden size H.
+A window is 512 samples after the 64 before them, with 64 of it mirrored at its end. Four spectra of
+256 samples go through four convolutions over time and an LSTM, whose state passes from window to
+window. Hidden size H.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _record(graph: Graph, count: int) -> None:
         x = _convolution(graph, x, name, (count, per_window, n, c), stride)
         per_window = -(-per_window // stride)
     y = _memory(graph, x, state)  # (count, 2H)
-    # The cell's half counts nothing.
+    # The cell's half is unused.
     counted = graph.parameter("final_conv.weight", (1, _H))
     uncounted = graph.parameter("cell_weight", (1, _H), computed=Computed())
     weight = graph.call("concat", counted, uncounted)
@@ -60,7 +60,7 @@ def _record(graph: Graph, count: int) -> None:
 def _convolution(
     graph: Graph, x: Value, name: str, shape: tuple[int, int, int, int], stride: int
 ) -> Value:
-    """Record rows of windows (W * T, C) -> (W * T', N), each window convolved over its T alone."""
+    """Record rows of windows (W * T, C) -> (W * T', N), each window convolved over its own T."""
     count, length, n, c = shape
     transposed = graph.call("transpose", graph.reshape(x, (count, length, c)), axes="021")
     image = graph.reshape(transposed, (count, c, length, 1))
@@ -72,7 +72,7 @@ def _convolution(
 
 
 def _memory(graph: Graph, x: Value, state: Value) -> Value:
-    """Record windows (W, H) -> hidden and cell after each (W, 2H)."""
+    """Record windows (W, H) -> hidden state and cell after each (W, 2H)."""
     fresh, recurrent = (
         graph.parameter(f"lstm_cell.weight_{source}", (4 * _H, _H)) for source in ("ih", "hh")
     )

@@ -1,4 +1,4 @@
-"""The sizes of a speech model: an encoder of sound, a decoder of text that attends to it."""
+"""The config of a speech model: an encoder of sound, a decoder of text that attends to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bascule.program.program import Dim
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """Sizes of the encoder, or of the decoder; it knows `places` positions."""
+    """Sizes of the encoder, or of the decoder, with `places` positions."""
 
     layers: int
     heads: int
@@ -19,7 +19,7 @@ class Half:
 
 @dataclass(frozen=True, slots=True)
 class SpeechConfig:
-    """Checked sizes of a model of `bands` mel bands, two frames to a position of the encoder."""
+    """Checked config of a model with `bands` mel bands, two frames per position of the encoder."""
 
     vocabulary: int
     hidden: int
@@ -38,7 +38,7 @@ class SpeechConfig:
 class Rows:
     """A decoder pass over `count` tokens at once, over `slots` of keys and values.
 
-    Beside logits it gives the cross-attention's queries of the layers `queries`.
+    Besides logits it gives the cross-attention's queries of the layers `queries`.
     """
 
     count: int

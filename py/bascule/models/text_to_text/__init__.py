@@ -1,1 +1,1 @@
-"""Encoder-decoders over texts: settings and passes that their families share."""
+"""Encoder-decoders over texts: config and passes that their families share."""

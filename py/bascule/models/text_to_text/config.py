@@ -1,4 +1,4 @@
-"""The settings of T5 models, from a Hugging Face config.json."""
+"""The config of T5 models, from a Hugging Face config.json."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from bascule.base.dtypes import DType
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.settings import MOST_LAYERS, Settings
 
-# Tokens of a source or a target at the most; the scores of all heads grow with their square.
+# The most tokens of a source or a target; the scores of all heads grow with their square.
 MOST_TOKENS = 4096
 _MOST_BUCKETS = 1 << 10
-# What a feed-forward layer computes with, by the last word of `feed_forward_proj`.
+# The activation of a feed-forward layer, by the last word of `feed_forward_proj`.
 _ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "gelu_new": "gelu_tanh"}
 
 
 @dataclass(frozen=True, slots=True)
 class T5Config:
-    """Checked sizes of an encoder-decoder.
+    """Checked config of an encoder-decoder.
 
-    `untied`: the output layer has a matrix of its own. `scales`: its input is scaled by
-    1 / sqrt(hidden). `weights` is what matrices are stored as.
+    `untied`: the output layer has its own matrix. `scales`: its input is scaled by 1 /
+    sqrt(hidden). `weights` is the dtype of stored matrices.
     """
 
     vocabulary: int
@@ -52,7 +52,7 @@ class T5Config:
 def read_config(config: Mapping[str, Any], file: str) -> T5Config:
     """Check and read a config.json.
 
-    ModelFileError if it is unsound, UnsupportedModelError for a setting that does not run.
+    ModelFileError if it is unsound, UnsupportedModelError for an unsupported setting.
     """
     read = Settings(config, file)
     read.expect({"is_encoder_decoder": True, "quantization_config": None})
@@ -90,6 +90,6 @@ def read_config(config: Mapping[str, Any], file: str) -> T5Config:
 
 
 def _scales(config: Mapping[str, Any]) -> bool:
-    """Whether the output is scaled: as transformers 5 writes it, or, as before, where tied."""
+    """Whether the output is scaled: by transformers 5's setting, or in older files if tied."""
     stated = config.get("scale_decoder_outputs")
     return stated is True if stated is not None else config.get("tie_word_embeddings") is not False

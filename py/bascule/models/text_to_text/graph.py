@@ -1,9 +1,9 @@
 """T5's two passes: token ids to the keys and values of each decoder layer, tokens to logits.
 
-Reads in the order of the computation. T tokens of the source, hidden size C, inner size I, H heads
-of size D, S slots of the decoder's own cache, X slots of its cross-attention, V vocabulary. Layers
+In the order of the computation. T tokens of the source, hidden size C, inner size I, H heads of
+size D, S slots of the decoder's own cache, X slots of its cross-attention, V vocabulary. Layers
 normalize before each part by RMS norms; scores are not scaled, and those within a text get a bias
-by distance, which the first layer's table gives to all. Both passes share the states
+by distance, from a table that the first layer shares with all. Both passes share the states
 `cross.<layer>` (X, 2HD) by name.
 """
 
@@ -16,14 +16,14 @@ from bascule.models.text_to_text.config import T5Config
 from bascule.program.graph import Graph
 from bascule.program.program import Dim, Value
 
-# States (1) u32: where the cross-attention begins, which is 0, and the place of the last source
+# States (1) u32: the start of the cross-attention, which is 0, and the position of the last source
 # token.
 CROSS_FIRST, CROSS_LAST = "cross_first", "cross_last"
 
 
 @dataclass(frozen=True, slots=True)
 class Transforming:
-    """A T5 pass under recording, with `sources` slots for the source."""
+    """A T5 pass that is being recorded, with `sources` slots for the source."""
 
     graph: Graph
     config: T5Config
@@ -64,7 +64,7 @@ class Transforming:
         return matrix(self.graph, "shared.weight", shape, self.config.weights)
 
     def fed_forward(self, x: Value, name: str) -> Value:
-        """Record the feed-forward part of a layer, onto x."""
+        """Record the feed-forward part of a layer, added to x."""
         config, call, dense = self.config, self.graph.call, f"{name}.DenseReluDense"
         y = self.norm(x, f"{name}.layer_norm")
         if config.gated:
@@ -92,13 +92,13 @@ class Transforming:
         return self.norm(x, "encoder.final_layer_norm")
 
     def cross_kv(self, x: Value, layer: int) -> Value:
-        """Record the keys and values that a decoder's layer has of encoder states (B, T, 2HD)."""
+        """Record a decoder layer's keys and values of encoder states (B, T, 2HD)."""
         config, name = self.config, f"decoder.block.{layer}.layer.1.EncDecAttention"
         weight = self.stacked(f"{name}.kv", config.width, config.hidden, f"{name}.k", f"{name}.v")
         return self.graph.call("linear", x, weight, activation="none")
 
     def logits(self, x: Value, table: Value) -> Value:
-        """Record x (N, C) behind the last layer -> logits (N, V)."""
+        """Record x (N, C) after the last layer -> logits (N, V)."""
         config = self.config
         x = self.norm(x, "decoder.final_layer_norm")
         if config.scales:
@@ -109,7 +109,7 @@ class Transforming:
         return self.graph.call("linear", x, table, activation="none")
 
     def cross_cache(self, layer: int) -> Value:
-        """Declare the keys and values that a decoder's layer has of the source (X, 2HD)."""
+        """Declare a decoder layer's keys and values of the source (X, 2HD)."""
         return self.graph.state(f"cross.{layer}", (self.sources, 2 * self.config.width))
 
 
@@ -130,7 +130,7 @@ def encode(to: Transforming, length: Dim) -> Value:
 
 
 def decode(to: Transforming, slots: Dim, tokens: Value, position: Value) -> Value:
-    """Record the state `tokens` (S) u32 at `position` (1) u32 -> logits (1, V), a token a pass."""
+    """Record the state `tokens` (S) u32 at `position` (1) u32 -> logits (1, V), for one token."""
     graph, config, call = to.graph, to.config, to.graph.call
     last = graph.state(CROSS_LAST, (1,), "u32")
     table = to.table()

@@ -1,9 +1,9 @@
-"""T5's two passes over several texts at once: R rows, of which each is a text of its own.
+"""T5's two passes over several texts at once: R rows, each a text of its own.
 
-Letters as in `graph`. Sources are padded to T tokens and masked by their lengths. All targets stand
-at the same position: their keys and values lie side by side in a slot, as R times as many heads, so
-that one attention serves all rows. The passes share the states `row_cross_<k or v>.<layer>`
-(R * T, HD) and `row_lengths` (R) by name.
+Letters as in `graph`. Sources are padded to T tokens and masked by their lengths. All targets are
+at the same position: their keys and values are side by side in a slot, as R times as many heads, so
+one attention serves all rows. The passes share the states `row_cross_<k or v>.<layer>` (R * T, HD)
+and `row_lengths` (R) by name.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from bascule.program.graph import Graph
 from bascule.program.program import Dim, Value
 
 # States: tokens of each source (R) u32; the slot of the targets (1) u32, and one that stays 0; the
-# head of the bias that each of the R * H heads has (1, RH) u32.
+# head of the bias of each of the R * H heads (1, RH) u32.
 ROW_LENGTHS, ROW_SLOT, ROW_FIRST, ROW_HEADS = "row_lengths", "row_slot", "row_first", "row_heads"
 
 
 @dataclass(frozen=True, slots=True)
 class TextRows:
-    """How many texts a pass takes, the tokens of the longest source, and the targets' slots."""
+    """The number of texts of a pass, the tokens of the longest source, and the targets' slots."""
 
     count: int
     tokens: int
     slots: Dim
 
     def cross(self, to: Transforming, layer: int) -> list[Value]:
-        """Declare the keys and the values that a decoder's layer has of the sources."""
+        """Declare a decoder layer's keys and values of the sources."""
         shape = (self.count * self.tokens, to.config.width)
         return [to.graph.state(f"row_cross_{part}.{layer}", shape) for part in "kv"]
 
@@ -40,8 +40,8 @@ class TextRows:
 def encode_rows(to: Transforming, rows: TextRows) -> Value:
     """Record the inputs `ids` (R, T), `k_at` and `v_at` (1, R * T) u32 -> encoder states (R, T, C).
 
-    `k_at` and `v_at` say where keys and values stand among those of all tokens, which alternate.
-    Fills the states of the cross-attention.
+    `k_at` and `v_at` are the positions of keys and values among those of all tokens, which
+    alternate. Fills the states of the cross-attention.
     """
     graph, config = to.graph, to.config
     count = rows.count * rows.tokens

@@ -9,11 +9,11 @@ from bascule.errors import ModelFileError
 from bascule.models.settings import MOST_LAYERS, Settings
 from bascule.models.speech.config import Half, SpeechConfig
 
-# Of encoder and decoder: larger ones are no Whisper.
+# Limits of encoder and decoder: larger ones are not Whisper.
 _MOST_PLACES = 1 << 15
 _MOST_TOKENS = 512  # what the table of angles in `graph` is made for
 _MOST_BANDS = 1 << 10
-# What another value of would change the computation.
+# Settings whose other values would change the computation.
 _PLAIN: Mapping[str, Any] = {
     "model_type": "whisper",
     "activation_function": "gelu",
@@ -27,7 +27,7 @@ _PLAIN: Mapping[str, Any] = {
 def read_config(config: Mapping[str, Any], file: str) -> SpeechConfig:
     """Check and read a config.json.
 
-    ModelFileError if it is unsound, UnsupportedModelError for a setting that does not run.
+    ModelFileError if it is unsound, UnsupportedModelError for an unsupported setting.
     """
     read = Settings(config, file)
     read.expect(_PLAIN)

@@ -13,7 +13,7 @@ from bascule.weights.ctranslate2 import BinHeader, Read, read_bin_header
 from bascule.weights.pieces import ELEMENT_NBYTES
 from bascule.weights.safetensors import DTYPE_NBYTES, TensorInfo
 
-# Numbers of the specification, and the one that each must have where it stands there.
+# Numbers of the specification, and the value that each must have if present.
 _PLAIN: Mapping[str, int] = {
     "decoder/activation": 3,  # gelu
     "decoder/alibi": 0,
@@ -23,7 +23,7 @@ _PLAIN: Mapping[str, int] = {
 }
 _LAYER = re.compile(r"(encoder|decoder)/layer_(\d{1,4})/(.+)")
 _ENDS = {"gamma": "weight", "beta": "bias", "weight": "weight", "bias": "bias"}
-# Names of what stands once, and of a layer's parts; several names share rows in equal parts.
+# Names of single variables, and of a layer's parts; several names share rows in equal parts.
 _ONCE: Mapping[str, str] = {
     "encoder/conv1": "model.encoder.conv1",
     "encoder/conv2": "model.encoder.conv2",
@@ -45,15 +45,15 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "ffn/linear_0": ("fc1",),
     "ffn/linear_1": ("fc2",),
 }
-# What no pass reads: the output layer, which is the embedding, and word timestamps' heads.
+# Not read: the output layer, which is the embedding, and word timestamps' heads.
 _UNREAD = ("decoder/projection/weight", "decoder/alignment_heads", "decoder/alignment_layer")
 
 
 def whisper_tensors(header: BinHeader, file: str) -> dict[str, TensorInfo]:
     """Return the tensors of a model.bin by their names in a Hugging Face folder.
 
-    Projections that lie stacked become tensors of their own. ModelFileError where they cannot be
-    taken apart, UnsupportedModelError for weights in whole numbers or a variable that is not known.
+    Stacked projections become separate tensors. ModelFileError if they cannot be separated,
+    UnsupportedModelError for integer weights or an unknown variable.
     """
     if header.specification != "WhisperSpec":
         problem = f"it holds a {header.specification[:40]}, not a Whisper"
@@ -72,7 +72,7 @@ def whisper_tensors(header: BinHeader, file: str) -> dict[str, TensorInfo]:
 
 
 def _parts(name: str, variable: TensorInfo, file: str) -> Iterator[TensorInfo]:
-    """A variable under its other name, or the tensors that it stacks."""
+    """Yield a variable under its other name, or the tensors that it stacks."""
     if name in _ONCE:
         yield replace(variable, name=_ONCE[name])
         return
@@ -107,9 +107,9 @@ async def read_converted(
 
 
 async def read_sizes(header: BinHeader, read: Read, file: str) -> SpeechConfig:
-    """Return the sizes that a model.bin's variables have; `models.whisper.files` compares all.
+    """Return the sizes of a model.bin's variables; `models.whisper.files` compares all of them.
 
-    ModelFileError for what is missing or cannot be, UnsupportedModelError for what does not run.
+    ModelFileError if one is missing or impossible, UnsupportedModelError for an unsupported one.
     """
 
     async def number(name: str) -> int | None:

@@ -1,9 +1,9 @@
 """Whisper's two passes: a spectrum to the keys and values of each decoder layer, tokens to logits.
 
-Reads in the order of the computation. Hidden size C, H heads of size D, inner size I, F frames of a
-spectrum, T = F / 2 places of the encoder, S slots of the decoder's own cache, V vocabulary. Layers
-normalize before each part. Both passes share the states `cross.<layer>` (T, 2C) by name: keys and
-values of what was heard, computed once.
+In the order of the computation. Hidden size C, H heads of size D, inner size I, F frames of a
+spectrum, T = F / 2 positions of the encoder, S slots of the decoder's own cache, V vocabulary.
+Layers normalize before each part. Both passes share the states `cross.<layer>` (T, 2C) by name:
+keys and values of the sound, computed once.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from bascule.models.speech.config import SpeechConfig
 from bascule.program.graph import Graph
 from bascule.program.program import Computed, Value
 
-# States (1) u32 with the cross-attention's first place, 0, and its last.
+# States (1) u32 with the cross-attention's first position, 0, and its last.
 CROSS_FIRST, CROSS_LAST = "cross_first", "cross_last"
-# A state (P) u32 that holds each position's number, for the table of learned positions.
+# A state (P) u32 with each position's number, for the table of learned positions.
 PLACES = "places"
-# Rows of the table of rotary angles that rope_append reads up to position 511; all turn nothing.
+# Rows of the table of rotary angles that rope_append reads up to position 511; all rotate by 0.
 N_ANGLES = 258
 
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """A Whisper pass under recording; caches hold `cache` numbers."""
+    """A Whisper pass that is being recorded; caches hold `cache` numbers."""
 
     graph: Graph
     config: SpeechConfig
@@ -61,13 +61,13 @@ class Hearing:
         return self.graph.call("layer_norm", x, weight, bias, eps=self.config.eps)
 
     def fed_forward(self, x: Value, inner: int, name: str) -> Value:
-        """Record the feed-forward part of a layer, onto x."""
+        """Record the feed-forward part of a layer, added to x."""
         y = self.linear(self.norm(x, f"{name}.final_layer_norm"), inner, f"{name}.fc1")
         y = self.graph.call("activate", y, kind="gelu")
         return self.linear(y, self.config.hidden, f"{name}.fc2", x)
 
     def cross_cache(self, layer: int) -> Value:
-        """Declare what a decoder's layer knows of what was heard (T, 2C)."""
+        """Declare a decoder layer's keys and values of the sound (T, 2C)."""
         shape = (self.config.encoder.places, 2 * self.config.hidden)
         return self.graph.state(f"cross.{layer}", shape, self.cache)
 
@@ -117,8 +117,8 @@ def _encoder_layer(to: Hearing, x: Value, lengths: Value, name: str) -> Value:
 def decode(to: Hearing) -> Value:
     """Record the state `tokens` (S) u32 at `position` (1) u32 -> logits (1, V).
 
-    One token a pass: the cross-attention is that of the one query that stands at the last place, so
-    that it meets all of what was heard.
+    One token per pass: in the cross-attention the one query has the last position, so that it
+    attends to all of the sound.
     """
     graph, config = to.graph, to.config
     c, slots = config.hidden, config.decoder.places

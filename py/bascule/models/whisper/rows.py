@@ -1,8 +1,8 @@
-"""Whisper's decoder over several tokens at once, each of which sees the ones that a bias lets it.
+"""Whisper's decoder over several tokens at once, each of which sees what a bias allows.
 
-R rows, one token each; S slots of keys and values that rows leave behind. Which of them precede a
-row is said by its bias: one text's tokens, or several texts that share their beginnings (beams).
-All rows attend to everything that was heard.
+R rows, one token each; S slots of keys and values that rows leave behind. A bias says which of them
+precede a row: one text's tokens, or several texts with common prefixes (beams). All rows attend to
+all of the sound.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ ROW_SLOT = "row_slot"
 def decode_rows(to: Hearing, rows: Rows) -> list[Value]:
     """Record the pass -> logits (R, V), then the queries (R, C) of the layers `rows.queries`.
 
-    Inputs: `ids` and `positions` (1, R) u32, tokens and where they stand; `q_at`, `k_at` and `v_at`
-    (1, R) u32, where each stands among 3R vectors; `bias` (H, R, S), 0 where a row sees a slot and
-    far below 0 elsewhere.
+    Inputs: `ids` and `positions` (1, R) u32; `q_at`, `k_at` and `v_at` (1, R) u32, the index of
+    each among 3R vectors; `bias` (H, R, S), 0 if a row sees a slot and very negative otherwise.
     """
     graph, config, r = to.graph, to.config, rows.count
     c = config.hidden
