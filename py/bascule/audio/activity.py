@@ -1,4 +1,4 @@
-"""Voice activity by energy: which parts of a recording are louder than its quiet."""
+"""Voice activity by energy: the parts of a recording that are louder than its background."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Sequence
 from bascule.audio.mel import STEP
 from bascule.base.arrays import Array, np
 
-# Of the levels of 10 ms frames in dB: the quiet is the 10th percentile, the loud the 95th. A frame
-# is active above the quiet by this share of what lies between them, but no more than so many dB.
+# Of the levels of 10 ms frames in dB: the background is the 10th percentile, loud the 95th. A frame
+# is active above the background by this share of the difference, but at most this many dB.
 _QUIET, _LOUD = 10, 95
 _SHARE, _MOST_DB = 0.4, 15.0
-# Less between quiet and loud is one sound throughout; what is further below the loud is silence.
+# A smaller difference is one sound throughout; a level further below the loud one is silence.
 _LEAST_RANGE_DB, _MOST_RANGE_DB = 6.0, 60.0
-# Pauses shorter than 2 s stay, and 0.4 s before and behind each part.
+# Pauses shorter than 2 s stay, and 0.4 s before and after each part.
 LEAST_PAUSE, PAD = 200, 40
 
-# Frames of 10 ms: where a part begins and ends.
+# Frames of 10 ms: the start and end of a part.
 Span = tuple[int, int]
 
 
 def active_spans(samples: Array) -> list[Span]:
     """Return the parts of samples (N) at 16 kHz that may be speech, in order.
 
-    Pauses of at least 2 s are left out but for 0.4 s at each end. A recording of one level is one
-    part, exact silence is none.
+    Pauses of at least 2 s are left out except for 0.4 s at each end. A recording of one level is
+    one part, exact silence has none.
     """
     levels = _levels(samples)
     active = np.flatnonzero(_is_active(levels))
@@ -42,7 +42,7 @@ def active_spans(samples: Array) -> list[Span]:
 def next_window(spans: Sequence[Span], seek: int, longest: int) -> Span | None:
     """Return the window of at most `longest` frames with the next activity from `seek` on.
 
-    It ends with the last part that begins in it. None where no part is left.
+    It ends with the last part that starts in it. None if no part is left.
     """
     remaining = [(max(start, seek), end) for start, end in spans if end > seek]
     if not remaining:
@@ -53,7 +53,7 @@ def next_window(spans: Sequence[Span], seek: int, longest: int) -> Span | None:
 
 
 def _levels(samples: Array) -> Array:
-    """The level of each 10 ms in dB, -inf for exact silence."""
+    """Return the level of each 10 ms in dB, -inf for exact silence."""
     n_samples = len(samples) // STEP * STEP
     power = np.square(samples[:n_samples].reshape(-1, STEP), dtype=np.float32).mean(axis=1)
     if n_samples < len(samples):

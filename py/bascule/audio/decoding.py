@@ -1,4 +1,4 @@
-"""Sound files: WAV by the standard library, other formats by soundfile where it is installed."""
+"""Sound files: WAV by the standard library, other formats by soundfile if it is installed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from bascule.base.arrays import Array, np
 from bascule.errors import FileMissingError, InputError
 
-# Seconds are counted before samples are read, bytes before that.
+# Seconds are checked before samples are read, bytes before that.
 _MOST_NBYTES = 8 << 30
-# Channels beyond which a header is taken for a lie.
+# A header with more channels is not believed.
 _MOST_CHANNELS = 64
 _INSTALL = "pip install soundfile reads other formats; or convert it: ffmpeg -i FILE out.wav"
 _IN_PAGE = "Decode it with decodeAudioData and pass the AudioBuffer, or convert it to WAV."
@@ -23,7 +23,7 @@ _IN_PAGE = "Decode it with decodeAudioData and pass the AudioBuffer, or convert 
 def read_file(path: str, most_s: int) -> tuple[Array, int]:
     """Return the samples (N) float32 of a sound file, channels averaged, and their rate.
 
-    FileMissingError; InputError for what is no sound, or more than `most_s` seconds.
+    FileMissingError; InputError for an invalid file, or more than `most_s` seconds.
     """
     file = Path(path).expanduser()
     try:
@@ -60,7 +60,7 @@ def _decode(stream: Any, name: str, most_s: int) -> tuple[Array, int]:
 
 
 def _soundfile() -> Any | None:
-    """The optional package; None where it, or the library that it loads, is missing."""
+    """Return the optional package; None if it, or the library that it loads, is missing."""
     try:
         return importlib.import_module("soundfile")
     except (ImportError, OSError):

@@ -26,7 +26,7 @@ class LogMel:
 
     @staticmethod
     def program(bands: int = 80, frames: int = N_FRAMES) -> Program:
-        """Return what `open` prepares."""
+        """Return the program that `open` prepares."""
         graph = Graph("log-mel")
         graph.output(log_mel(graph, bands, frames))
         return freeze(graph)
@@ -45,9 +45,9 @@ class LogMel:
             raise
 
     async def features(self, samples: ArrayLike, sample_rate: int = RATE) -> Array:
-        """Return the log-mel spectrum (bands, F) of at most F frames (30 s), padded by silence.
+        """Return the log-mel spectrum (bands, F) of at most F frames (30 s), padded with silence.
 
-        Another rate than 16 kHz is resampled. InputError for samples that are empty, longer, not
+        Another rate than 16 kHz is resampled. InputError for samples that are empty, too long, not
         finite or not of one channel.
         """
         heard = resample(checked_samples(samples), sample_rate, RATE)

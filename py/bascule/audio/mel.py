@@ -18,7 +18,7 @@ WINDOW, STEP = 400, 160
 N_FRAMES = 3000
 _BINS = WINDOW // 2 + 1
 _COLUMNS = 404  # 2 * _BINS in whole vec4s; the last two are zeros
-# Slaney's mel scale: 15 mels to 1000 Hz, from there 27 to each factor of 6.4.
+# Slaney's mel scale: 15 mels to 1000 Hz, from there 27 per factor of 6.4.
 _LINEAR_HZ, _BREAK_HZ, _BREAK_MEL = 200 / 3, 1000.0, 15.0
 _LOG_STEP = log(6.4) / 27
 
@@ -39,7 +39,7 @@ def log_mel(graph: Graph, bands: int, frames: int = N_FRAMES) -> Value:
 
 
 def mel_tables(bands: int) -> dict[str, Array]:
-    """The numbers of the parameters of `log_mel`, float64, by their names."""
+    """Return the parameters of `log_mel`, float64, by name."""
     at = np.arange(WINDOW)
     angles = 2 * np.pi / WINDOW * (np.arange(_BINS)[:, None] * at % WINDOW)
     fourier = np.zeros((_COLUMNS, WINDOW))

@@ -1,4 +1,4 @@
-"""A recording as callers have it: samples, a file, its bytes, a URL, or a page's AudioBuffer."""
+"""A caller's recording: samples, a file, its bytes, a URL, or a page's AudioBuffer."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _HINT = "Cut it, and transcribe each part."
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Samples (N) of one channel, `rate` a second."""
+    """Samples (N) of one channel, `rate` per second."""
 
     samples: Array
     rate: int
 
 
 async def read_samples(audio: Any, sample_rate: int, wanted: int, verb: str) -> Array:
-    """Return a recording's samples (N) float32, `wanted` a second; errors as `read_recording`.
+    """Return a recording's samples (N) float32 at `wanted` per second; errors as `read_recording`.
 
     SetupError for a Pyodide without numpy, which the `verb` needs.
     """
@@ -39,9 +39,9 @@ async def read_samples(audio: Any, sample_rate: int, wanted: int, verb: str) -> 
 
 
 async def read_recording(audio: Any, sample_rate: int) -> Recording:
-    """Return a recording's samples; `sample_rate` is that of samples, files say their own.
+    """Return a recording's samples; `sample_rate` is that of samples, files have their own.
 
-    InputError for what is no sound, or longer than 4 hours; FileMissingError and SourceError for a
+    InputError for invalid audio, or longer than 4 hours; FileMissingError and SourceError for a
     file that cannot be read.
     """
     if isinstance(audio, str) and "://" in audio:
@@ -67,7 +67,7 @@ async def read_recording(audio: Any, sample_rate: int) -> Recording:
 
 
 def check_length(count: int, rate: int) -> None:
-    """InputError for more samples than `MOST_S` has at a rate."""
+    """InputError for more samples than `MOST_S` seconds have at that rate."""
     if count > MOST_S * rate:
         hours = count / rate / 3600
         raise InputError("audio", f"at most {MOST_S // 3600} hours", f"{hours:.1f}", hint=_HINT)

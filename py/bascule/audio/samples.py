@@ -8,12 +8,12 @@ from bascule.base.arrays import Array, ArrayLike, np
 from bascule.errors import InputError
 
 _HINT = "Pass one channel of floats from -1 to 1, such as samples / 32768 of 16-bit sound."
-# Rates of recordings, in samples a second.
+# Sample rates of recordings.
 _LEAST_RATE, _MOST_RATE = 1000, 768_000
 # The resampling filter: zero crossings on each side, and the shape of its Kaiser window (80 dB).
 _CROSSINGS = 32
 _BETA = 8.0
-# The filter's cut-off against the lower Nyquist frequency: its slope ends there.
+# The filter's cut-off relative to the lower Nyquist frequency: its slope ends there.
 _ROLL_OFF = 0.92
 # Numbers that a resampling gathers at once.
 _BATCH = 1 << 20
@@ -38,8 +38,8 @@ def checked_samples(samples: ArrayLike, where: str = "samples") -> Array:
 def resample(samples: Array, rate: int, wanted: int) -> Array:
     """Return samples (N) at another rate, (ceil(N * wanted / rate)) float32.
 
-    A Kaiser-windowed sinc in polyphase form (Smith & Gossett 1984). InputError for a rate that no
-    recording has.
+    A Kaiser-windowed sinc in polyphase form (Smith & Gossett 1984). InputError for an impossible
+    rate.
     """
     if isinstance(rate, bool) or not isinstance(rate, int):
         raise InputError("sample_rate", "a whole number of samples a second", repr(rate))
@@ -63,7 +63,7 @@ def resample(samples: Array, rate: int, wanted: int) -> Array:
 
 
 def _phases(up: int, down: int) -> Array:
-    """Row p (taps) weighs the samples around a place p / up behind one of them."""
+    """Row p (taps) weighs the samples around a position p / up after one of them."""
     cut = _ROLL_OFF * min(1.0, up / down)
     half = int(np.ceil(_CROSSINGS / cut))
     at = np.arange(1 - half, half + 1)[None, :] - (np.arange(up) / up)[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Speech continues while its probability is no further below the threshold.
+# Speech continues while its probability is at most this far below the threshold.
 _HYSTERESIS = 0.15
 _LEAST_THRESHOLD = 0.01
 
@@ -22,8 +22,8 @@ class SpeechSpan:
 class SpanRules:
     """What counts as a part; times in seconds.
 
-    Speech begins where its probability reaches `threshold`. Pauses shorter than `least_pause` stay,
-    parts of at most `least_speech` go, and each gets `pad` at both ends.
+    Speech starts when its probability reaches `threshold`. Pauses shorter than `least_pause` stay,
+    parts of at most `least_speech` are dropped, and each gets `pad` at both ends.
     """
 
     threshold: float = 0.5
@@ -35,7 +35,7 @@ class SpanRules:
 def speech_spans(
     probabilities: Iterable[float], step: float, duration: float, rules: SpanRules
 ) -> list[SpeechSpan]:
-    """Return the parts of a recording of `duration` seconds, a probability for each `step`."""
+    """Return the parts of a recording of `duration` seconds, with a probability per `step`."""
     spans = [
         (start * step, min(end * step, duration))
         for start, end in _windows(probabilities, rules, step)
@@ -45,7 +45,7 @@ def speech_spans(
     for at, (start, end) in enumerate(spans):
         before = spans[at - 1][1] if at else -2 * rules.pad
         after = spans[at + 1][0] if at + 1 < len(spans) else duration + 2 * rules.pad
-        # Where pads would meet, they share the pause.
+        # Overlapping pads share the pause.
         start -= min(rules.pad, (start - before) / 2)
         end += min(rules.pad, (after - end) / 2)
         results.append(SpeechSpan(max(0.0, start), min(duration, end)))
@@ -55,7 +55,7 @@ def speech_spans(
 def _windows(
     probabilities: Iterable[float], rules: SpanRules, step: float
 ) -> list[tuple[int, int]]:
-    """First window of each part, and the one behind its last."""
+    """Return the first window of each part, and the one after its last."""
     results: list[tuple[int, int]] = []
     start = quiet = None
     at = -1

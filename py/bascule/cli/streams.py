@@ -1,4 +1,4 @@
-"""The command line's standard streams: what fails there is said in a line, never a traceback."""
+"""The command line's standard streams: their errors are one line, never a traceback."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class ReaderGoneError(Exception):
 
 
 class Output(io.TextIOBase):
-    """Stdout as commands print to it; `stream` is None where it is closed.
+    """Stdout as commands print to it; `stream` is None if it is closed.
 
-    SetupError where it cannot be written, ReaderGoneError where its reader has ended. What its
-    encoding lacks is printed as Python's escapes, and a line on stderr says so once.
+    SetupError if it cannot be written, ReaderGoneError if its reader has ended. What its encoding
+    lacks is printed as Python's escapes, and a line on stderr says so once.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -31,12 +31,12 @@ class Output(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The stream's."""
+        """The stream's encoding."""
         return self._stream.encoding if self._stream is not None else "utf-8"
 
     @property
     def errors(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What becomes of characters that the encoding lacks."""
+        """How characters are handled that the encoding lacks."""
         return "backslashreplace"
 
     def writable(self) -> bool:
@@ -72,7 +72,7 @@ class Output(io.TextIOBase):
                 self._stream.flush()
 
     def discard(self) -> None:
-        """Drop what is still buffered, which Python would try to write at its exit."""
+        """Drop what is still buffered, which Python would try to write at exit."""
         if self._stream is None:
             return
         with suppress(OSError):  # a stream that is no file has no number
@@ -104,7 +104,7 @@ class Output(io.TextIOBase):
 
 @contextmanager
 def standard_streams() -> Generator[Output]:
-    """Put an Output in place of sys.stdout, and something to write to where stderr is closed."""
+    """Replace sys.stdout by an Output, and a closed stderr by a writable one."""
     before = sys.stdout, sys.stderr
     output = Output(before[0])
     sys.stdout = cast("TextIO", output)
@@ -122,7 +122,7 @@ def standard_streams() -> Generator[Output]:
 
 @contextmanager
 def reading() -> Generator[TextIO]:
-    """Stdin, while Ctrl+C interrupts at once; SetupError where it is closed or is no text.
+    """Yield stdin, while Ctrl+C interrupts at once; SetupError if it is closed or not text.
 
     Inside `asyncio.run` the first Ctrl+C only cancels the task: a blocking read would continue.
     """
@@ -145,7 +145,7 @@ def reading() -> Generator[TextIO]:
 
 
 def texts_or_lines(command: str, texts: Sequence[str]) -> list[str]:
-    """Return a command's texts, or else the lines of stdin; InputError where there are none."""
+    """Return a command's texts, or else the lines of stdin; InputError if there are none."""
     if texts:
         return list(texts)
     with reading() as stdin:

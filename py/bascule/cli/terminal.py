@@ -1,4 +1,4 @@
-"""What the command line draws: a progress bar on stderr, tables on stdout."""
+"""The command line's drawings: a progress bar on stderr, tables on stdout."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ _SHOWN_ELSEWHERE = ("limits", "versions", "problems", "build")
 
 
 def _console(*, stderr: bool = False, width: int | None = None) -> Console:
-    """Rich's console, which reads no markup: texts and names are the user's own."""
+    """Return Rich's console without markup: texts and names are the user's own."""
     return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
 def _plain(text: str) -> str:
-    """The text in one line: control characters, line ends and lone surrogates are escapes."""
+    """Return the text in one line: control characters, newlines and lone surrogates are escaped."""
     return "".join(repr(c)[1:-1] if category(c) in _ESCAPED else c for c in text)
 
 
 def _cut(text: str) -> str:
-    """At most `_LONGEST` characters of a text, in one line."""
+    """Return at most `_LONGEST` characters of a text, in one line."""
     shown = _plain(text[: _LONGEST + 1])
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
 
 
 @contextmanager
 def progress_bar() -> Generator[ProgressCallback]:
-    """A bar a stage, drawn only where stderr is a terminal."""
+    """Yield a progress callback: a bar per stage, drawn only if stderr is a terminal."""
     console = _console(stderr=True)
     stage = TextColumn("{task.description:<12}", markup=False)
     columns = (stage, BarColumn(), TextColumn("{task.fields[count]}", markup=False))
@@ -130,13 +130,13 @@ def tuning_table(report: TuneReport, device_name: str) -> None:
 
 
 def cache_table(models: Sequence[Kept]) -> None:
-    """What is kept, for people."""
+    """What is cached, for people."""
     table = Table("location", "kind", "kept", "of", "used", title="Kept of models")
     for each in models:
         used = "now" if each.in_use else time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used))
         stored, total = (f"{n / 1e6:.1f} MB" for n in (each.stored_nbytes, each.nbytes))
         table.add_row(_plain(each.location), each.kind, stored, total, used)
-    # A location is there to be copied: in a file or a pipe it is never cut.
+    # A location is to be copied: in a file or a pipe it is never truncated.
     console = _console(width=None if sys.stdout.isatty() else 240)
     console.print(table if models else "Nothing is kept yet.")
 
@@ -173,7 +173,7 @@ def doctor_table(report: Mapping[str, Any]) -> None:
 
 
 def _capability_table(record: Mapping[str, Any]) -> Table:
-    """What is known, each lack with its reason, then the names of what is unknown."""
+    """What is known, everything missing with its reason, then the names of unknown fields."""
     table = Table("capability", "found", title="Capabilities", show_header=False)
     problems: Mapping[str, str] = record["problems"]
     shown = {name: value for name, value in record.items() if name not in _SHOWN_ELSEWHERE}
@@ -201,7 +201,7 @@ def _shown(name: str, value: object) -> str:
 
 
 def _decisions_table(console: Console, decisions: Sequence[Mapping[str, Any]]) -> None:
-    """Who would do which work here, and what each tier is expected to need for it."""
+    """Which tier would do which work here, and the expected times."""
     able = [c["tier"] for c in decisions[0]["considered"] if not c["refused"]] if decisions else []
     table = Table("work", "goes to", *(f"{tier}, ms" for tier in able), title="Decisions")
     for decision in decisions:

@@ -140,7 +140,7 @@ async def _print_stream(stream: Any, *, silent: bool = False) -> None:
 
 
 async def _until_interrupted(work: Any) -> None:
-    """Run `work`; Ctrl+C ends it, and nothing else."""
+    """Run `work`; Ctrl+C ends only that."""
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
     try:
         loop.add_signal_handler(signal.SIGINT, task.cancel)
@@ -165,7 +165,7 @@ def _read_line() -> str | None:
 
 
 def _tell(model: Any, result: Any) -> None:
-    """A line of statistics, for people only."""
+    """Print a line of statistics, for people only."""
     if not sys.stderr.isatty():
         return
     stats = result.stats

@@ -1,4 +1,4 @@
-"""The accelerator here: what it computes with, how fast, and how large a model it takes."""
+"""The accelerator of this machine: number types, speed, and the largest model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TIMES = 3
 
 
 class ANEDataType(StrEnum):
-    """Types of numbers that an accelerator may compute with."""
+    """Number types that an accelerator may compute with."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
@@ -29,7 +29,7 @@ class ANEDataType(StrEnum):
     INT16 = "int16"
     INT32 = "int32"
     UINT32 = "uint32"
-    # As the guide that the name comes from spells them.
+    # Spelled as in the guide that the name comes from.
     Float32 = "float32"
     Float16 = "float16"
     Int8 = "int8"
@@ -42,8 +42,8 @@ class ANECapabilities:
     """An accelerator's record; None is unknown and meets no requirement.
 
     No page reaches the Apple Neural Engine: the record is that of the device that computes here.
-    `operations_per_second` counts multiplications and additions of a short product of matrices in
-    float32 that ran there; `largest_model_nbytes` follows from the memory budget.
+    `operations_per_second` counts multiplications and additions of a short float32 matrix product
+    that ran there; `largest_model_nbytes` follows from the memory budget.
     """
 
     name: str
@@ -57,7 +57,7 @@ class ANECapabilities:
         required_data_types: Iterable[ANEDataType | str],
         required_model_size_mb: float,
     ) -> bool:
-        """Whether nothing is missing; the size is in MiB. InputError for what makes no sense."""
+        """Whether nothing is missing; the size is in MiB. InputError for invalid arguments."""
         return not self.get_requirement_mismatch(
             required_ops_per_second, required_data_types, required_model_size_mb
         )
@@ -68,7 +68,7 @@ class ANECapabilities:
         required_data_types: Iterable[ANEDataType | str],
         required_model_size_mb: float,
     ) -> list[str]:
-        """Each lack as a sentence: what is required, and what is there."""
+        """Return a sentence for each unmet requirement: what is required, and what is there."""
         needs = _checked(required_ops_per_second, required_data_types, required_model_size_mb)
         lacks: list[str] = []
         if share_of(self.operations_per_second, needs.ops) < 1:
@@ -87,7 +87,7 @@ class ANECapabilities:
         required_data_types: Iterable[ANEDataType | str],
         required_model_size_mb: float,
     ) -> float:
-        """The mean share of the requirements that is there, 0.0 to 1.0; 1.0 if all of it is."""
+        """Return the mean share of the requirements that is met, 0.0 to 1.0; 1.0 if all are."""
         needs = _checked(required_ops_per_second, required_data_types, required_model_size_mb)
         shares = [float(name in self.data_types) for name in needs.types]
         shares.append(share_of(self.operations_per_second, needs.ops))
@@ -103,10 +103,10 @@ class _Needs:
 
 
 async def measure_operations(tier: str) -> tuple[float, str]:
-    """Time a short product of matrices on a tier: operations a second, and the device's name.
+    """Time a short matrix product on a tier; return operations per second, and the device's name.
 
-    Data are on the device before, and the product is read back: the least of a few times counts.
-    TierUnavailableError where the tier does not work, or its numbers are wrong.
+    Data are already on the device, and the product is read back: the shortest of a few times
+    counts. TierUnavailableError if the tier does not work, or its numbers are wrong.
     """
     await need_numpy("measure_operations", "Load numpy into this Pyodide first.")
     async with await open_device(tier) as device:
@@ -128,7 +128,7 @@ async def _timed_product(device: Device) -> float:
 
 
 def accelerator_from(machine: Capabilities, operations_per_second: float | None) -> ANECapabilities:
-    """Make the record of what was probed."""
+    """Make the record from what was probed."""
     types = machine.data_types or frozenset({"float32", "int32"})
     return ANECapabilities(
         machine.adapter_name if machine.has_adapter else "the CPU",

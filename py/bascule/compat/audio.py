@@ -20,12 +20,12 @@ _BUDGET_S = 10.0
 
 
 class AudioComputeOptimizer:
-    """Computes log-mel spectra on `device`, else on one that is opened at its first use.
+    """Computes log-mel spectra on `device`, or on one that is opened at first use.
 
-    `model_type` is that of a speech model, or "audio". With `browser_specific` the workgroups of
-    its kernels (256x1x1 among them) are measured on this device, whatever the browser, and the
-    fastest serve; `report` says what was measured and `gain` how many times as fast the kernels
-    are in sum. Close it to free the device's memory.
+    `model_type` is that of a speech model, or "audio". With `browser_specific` the workgroup sizes
+    of its kernels (256x1x1 among them) are measured on this device, whatever the browser, and the
+    fastest are used; `report` has the measurements and `gain` the total speedup. Close it to free
+    the device's memory.
     """
 
     def __init__(
@@ -46,10 +46,11 @@ class AudioComputeOptimizer:
         self._optimizing: Any = None
 
     def optimize_for_current_browser(self) -> Any:
-        """Measure the kernels' workgroups on this device: the gain, 1.0 where there is no choice.
+        """Measure the kernels' workgroup sizes on this device; return the gain, 1.0 without a
+        choice.
 
-        It gives an awaitable where an event loop runs, for which `process_audio` waits by itself,
-        and works to the end elsewhere. TierUnavailableError where no device opens.
+        Returns an awaitable if an event loop is running, for which `process_audio` waits itself,
+        and runs to completion otherwise. TierUnavailableError if no device opens.
         """
         self._optimizing = start(self._optimize())
         return self._optimizing
@@ -71,14 +72,14 @@ class AudioComputeOptimizer:
 
     @property
     def gain(self) -> float:
-        """How many times as fast the measured kernels are as by default."""
+        """The speedup of the measured kernels over the defaults."""
         findings = self.report.findings if self.report is not None else []
         before = sum(f.count * f.times[f.default] for f in findings)
         after = sum(f.count * f.times[f.chosen] for f in findings)
         return before / after if after else 1.0
 
     def close(self) -> None:
-        """Free what is on the device, and the device if it opened one."""
+        """Free what is on the device, and the device if it was opened here."""
         if self._features is not None:
             self._features.close()
             self._features = None

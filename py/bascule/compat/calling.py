@@ -1,4 +1,4 @@
-"""Operations of users, which may or may not take where they run."""
+"""Users' operations, with or without a parameter for where they run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def takes_an_argument(func: Callable[..., Any]) -> bool:
 
 
 def n_arguments(func: Callable[..., Any]) -> int:
-    """How many parameters without a default it has."""
+    """Return the number of parameters without a default."""
     try:
         parameters = signature(func).parameters.values()
     except (TypeError, ValueError):  # some builtins have no signature

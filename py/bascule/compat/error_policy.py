@@ -34,15 +34,15 @@ from bascule.errors import (
 from bascule.machine.capabilities import Capabilities
 from bascule.machine.requirements import CapabilityRequirements, validate_capabilities
 
-# The span of recent errors, and how many are kept.
+# The time span of recent errors, and how many are kept.
 _RECENT_S = 60.0
 _KEPT = 1000
-# Chunks are halved this often at most; a sixteenth of the memory helps or nothing does.
+# Chunks are halved at most this often: a sixteenth of the memory helps or nothing does.
 _MOST_HALVINGS = 4
 
 
 class ErrorKind(StrEnum):
-    """What an error means for a retry."""
+    """The meaning of an error for a retry."""
 
     PLATFORM_UNAVAILABLE = "platform-unavailable"  # no such tier, or no accelerator for it
     INITIALIZATION = "initialization"  # an adapter is there, and gives no device
@@ -59,7 +59,7 @@ class ErrorKind(StrEnum):
 
 
 class RecoveryAction(StrEnum):
-    """What is done about it."""
+    """What to do about it."""
 
     RETRY = "retry"  # the same again, after a wait that doubles
     COOL_DOWN = "cool-down"  # a longer wait, then half the chunk
@@ -73,7 +73,7 @@ class RecoveryAction(StrEnum):
 class FallbackStrategy:
     """Which steps recovery may take, and how often.
 
-    `enable_metal_fallback` allows the same GPU in WebGPU's minimum limits (in the guide that
+    `enable_metal_fallback` allows the same GPU within WebGPU's minimum limits (in the guide that
     Bascule grew out of: Metal without its performance shaders; here the tier "webgpu-limited").
     `retry_delay`, a timedelta or seconds, doubles from one retry to the next.
     """
@@ -85,7 +85,7 @@ class FallbackStrategy:
     monitor_fallback_performance: bool = True
 
     def __post_init__(self) -> None:
-        """InputError for a number below 0."""
+        """InputError for a negative number."""
         attempts: Any = self.max_retry_attempts
         if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 0:
             raise InputError("max_retry_attempts", "a whole number from 0 on", repr(attempts))
@@ -101,8 +101,8 @@ class FallbackStrategy:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What an operation with a parameter receives: `tier` is where to run, None for wherever it ran
-    first; `memory_scale` is how much of its usual chunk to take.
+    """What an operation with a parameter receives: `tier` is where to run, None for where it ran
+    first; `memory_scale` scales its usual chunk.
     """
 
     number: int = 1
@@ -125,12 +125,12 @@ class RecoveryStats:
     fallback_s: dict[str, float] = field(default_factory=dict[str, float])
 
 
-# A caller's own: what sort of error that is, None where it does not say.
+# A caller's own classification of an error; None if it has none.
 Classifier = Callable[[BaseException], ErrorKind | None]
 
 
 def kind_of(error: BaseException) -> ErrorKind:
-    """What sort of error that is: Bascule's, Python's, wgpu-py's or the browser's."""
+    """Return the kind of an error of Bascule, Python, wgpu-py or the browser."""
     result = next((kind for type_, kind in _KINDS if isinstance(error, type_)), None)
     if isinstance(error, TierUnavailableError) and _INITIALIZING.search(error.reason):
         return ErrorKind.INITIALIZATION
@@ -140,7 +140,7 @@ def kind_of(error: BaseException) -> ErrorKind:
 
 
 def _foreign_kind(error: BaseException) -> ErrorKind | None:
-    """By the name of an error of WebGPU's, in Python or JavaScript, or of its device's loss."""
+    """By the name of a WebGPU error, in Python or JavaScript, or of a lost device."""
     names = {type_.__name__ for type_ in type(error).__mro__} | {str(getattr(error, "name", ""))}
     text = str(error).lower()
     if "device is lost" in text or "device lost" in text or "GPUDeviceLostInfo" in names:
@@ -158,7 +158,7 @@ _HOT = re.compile(
     r"\b(thermal|overheat\w*|too hot|(gpu|cpu|device|clocks?)( (is|are))? throttl\w+)",
     re.IGNORECASE,
 )
-# wgpu-py's and the browsers' words for an adapter that gives no device.
+# The messages of wgpu-py and browsers for an adapter that gives no device.
 _INITIALIZING = re.compile(
     r"request_?device|(creat\w*|request\w*|open\w*|initiali[sz]\w*) (a |the )?(gpu )?device\b"
     r"(?! (buffer|memory))"
@@ -185,7 +185,7 @@ _NAMES: Mapping[str, ErrorKind] = MappingProxyType(
 )
 
 
-# The first that fits counts: subclasses stand before their bases.
+# The first match counts: subclasses come before their bases.
 _KINDS: tuple[tuple[type[BaseException], ErrorKind], ...] = (
     (MemoryError, ErrorKind.MEMORY),
     (GpuOutOfMemoryError, ErrorKind.MEMORY),
@@ -203,7 +203,7 @@ _KINDS: tuple[tuple[type[BaseException], ErrorKind], ...] = (
     (InputError, ErrorKind.INPUT),
     (ContextLengthError, ErrorKind.INPUT),
     (BasculeError, ErrorKind.OPERATION_FAILED),
-    # Python's own. A file that is not there, and a bug, stay what they are.
+    # Python's own. A missing file, and a bug, are not retried.
     (TimeoutError, ErrorKind.NETWORK),
     (ConnectionError, ErrorKind.NETWORK),
     (FileNotFoundError, ErrorKind.OTHER),
@@ -228,7 +228,7 @@ _HOPELESS = {ErrorKind.MODEL, ErrorKind.INPUT, ErrorKind.OTHER}
 class ErrorRecovery:
     """Decides what to do about an error, and counts errors.
 
-    `classify` says what sort a caller's own error is; None leaves it to `kind_of`.
+    `classify` returns the kind of a caller's own error; None leaves it to `kind_of`.
     """
 
     def __init__(
@@ -252,8 +252,8 @@ class ErrorRecovery:
         retries: int = 0,
         movable: bool = True,
     ) -> RecoveryAction:
-        """What to do about `error`, which `attempt` met after so many `retries` on its tier;
-        `movable` says whether the work can run on another tier.
+        """Return what to do about `error`, which `attempt` raised after that many `retries` on its
+        tier; `movable` says whether the work can run on another tier.
         """
         classified = self._classify(error) if self._classify is not None else None
         kind = kind_of(error) if classified is None else ErrorKind(classified)
@@ -267,25 +267,25 @@ class ErrorRecovery:
     def validate_capabilities(
         available: Capabilities, required: CapabilityRequirements, device_name: str = ""
     ) -> None:
-        """CapabilityMismatchError with every lack, if there is one."""
+        """CapabilityMismatchError with everything that is missing, if anything is."""
         validate_capabilities(available, required, device_name)
 
     def note_success(self, attempt: Attempt, seconds: float) -> None:
-        """Count an operation that went well in the end."""
+        """Count an operation that succeeded in the end."""
         self._recovered += attempt.number > 1
         if attempt.tier is not None and self.strategy.monitor_fallback_performance:
             self._fallback_s.setdefault(attempt.tier, []).append(seconds)
 
     def note_freed(self, nbytes: int) -> None:
-        """Count memory that was freed for the sake of another try."""
+        """Count memory that was freed for another attempt."""
         self._freed_nbytes += nbytes
 
     def note_pause(self) -> None:
-        """Count an attempt that waited because the machine was under critical pressure."""
+        """Count an attempt that waited because of critical pressure."""
         self._pauses += 1
 
     def get_recovery_stats(self) -> RecoveryStats:
-        """The counts so far."""
+        """Return the counts so far."""
         since = monotonic() - _RECENT_S
         return RecoveryStats(
             total_errors=self._kinds.total(),

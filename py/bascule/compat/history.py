@@ -1,4 +1,4 @@
-"""What was learned from running: times by operation and size bucket, failures, statistics."""
+"""What was learned from runs: times by operation and size class, failures, statistics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bascule.base.entries import Entry
 
 # Fewer runs than this change no choice.
 ENOUGH_RUNS = 5
-# So many failures in a row put a tier behind all others for that work, until it succeeds again.
+# After this many failures in a row a tier comes last for that work, until it succeeds again.
 FAILURES_IN_A_ROW = 3
 _RECENT_RUNS = 32
 _MOST_KEYS = 256
@@ -33,27 +33,27 @@ class Evidence:
 
     @property
     def typical_s(self) -> float | None:
-        """The median time; None before there is enough evidence."""
-        # The median: a first run compiles, and machines have hiccups.
+        """The median time; None until there is enough evidence."""
+        # The median: a first run compiles, and there are outliers.
         return median(self.seconds) if len(self.seconds) >= ENOUGH_RUNS else None
 
     @property
     def trouble(self) -> str:
-        """Why others should be tried first; empty while there is no trouble."""
+        """Why other tiers should be tried first; empty if there is no reason."""
         failed = self.failed_in_a_row >= FAILURES_IN_A_ROW
         return f"its last {self.failed_in_a_row} runs of this failed" if failed else ""
 
 
 @dataclass(slots=True)
 class Statistics:
-    """One backend at one operation by its name: all its runs, failed ones among them."""
+    """All runs of one backend at one operation, by name, including failed ones."""
 
     total_time: float = 0.0
     count: int = 0
     failures: int = 0
 
     def as_dict(self) -> dict[str, float]:
-        """With the mean time, in seconds."""
+        """Return the counts with the mean time, in seconds."""
         return {
             "total_time": self.total_time,
             "count": self.count,
@@ -63,7 +63,7 @@ class Statistics:
 
 
 class History:
-    """Bounded: the latest runs of the latest kinds of work."""
+    """The latest runs of the latest kinds of work."""
 
     def __init__(self) -> None:
         self.total_records = 0
@@ -72,7 +72,7 @@ class History:
         self._evidence: dict[Key, dict[Tier, Evidence]] = {}
 
     def evidence(self, key: Key) -> Mapping[Tier, Evidence]:
-        """What is known of that kind of work, by tier."""
+        """Return what is known of that kind of work, by tier."""
         return self._evidence.get(key, {})
 
     def count(self, tier: Tier, name: str, seconds: float, *, failed: bool) -> None:
@@ -85,10 +85,9 @@ class History:
         row.failures += failed
 
     def learn(self, tier: Tier, key: Key, seconds: float, *, failed: bool) -> bool:
-        """Take a run as evidence; returns whether it is time to choose anew.
+        """Add a run to the evidence; return whether to choose again.
 
-        That is after each `ENOUGH_RUNS` runs, and when failures put a tier behind or success brings
-        it back.
+        That is after every `ENOUGH_RUNS` runs, and when failures or a success change the order.
         """
         if key not in self._evidence and len(self._evidence) >= _MOST_KEYS:
             del self._evidence[next(iter(self._evidence))]
@@ -102,7 +101,7 @@ class History:
         return recovered >= FAILURES_IN_A_ROW or result.runs % ENOUGH_RUNS == 0
 
     def as_json(self) -> Entry:
-        """The times; failures pass."""
+        """Return the times; failures are not kept."""
         rows = [
             [operation, bucket, {tier: list(e.seconds) for tier, e in row.items() if e.seconds}]
             for (operation, bucket), row in self._evidence.items()
@@ -110,7 +109,7 @@ class History:
         return {"evidence": rows}
 
     def take(self, entry: Entry | None) -> None:
-        """Take what was kept, as far as it is sound; what was learned since goes first."""
+        """Add valid stored times; what was learned since has precedence."""
         rows = (entry or {}).get("evidence")
         for row in rows[:_MOST_KEYS] if isinstance(rows, list) else []:
             match row:

@@ -1,4 +1,4 @@
-"""What a platform's `run_inference` takes and gives, by the kind of its model."""
+"""The inputs and results of a platform's `run_inference`, by the kind of its model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODEL_TYPES: Mapping[str, type[PlatformModel]] = {
     "text_to_text": TextToTextModel,
 }
 _TEXT, _IMAGE, _AUDIO = "input_text", "image", "audio"
-# Inputs, one of which at least is needed.
+# Inputs, at least one of which is required.
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "text": (_TEXT,),
     "text_generation": (_TEXT,),
@@ -40,7 +40,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 
 
 def check_inputs(model_type: str, inputs: object) -> None:
-    """InputError unless a model of that type has something to run on."""
+    """InputError unless a model of that type has an input."""
     needed = _NEEDED[model_type]
     expected = f"a mapping with {' or '.join(map(repr, needed))}"
     if not isinstance(inputs, Mapping):

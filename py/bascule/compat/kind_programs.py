@@ -1,7 +1,7 @@
-"""The passes of a kind of model, for shaders that are compiled before any model is there.
+"""The passes of a kind of model, for compiling shaders before any model is loaded.
 
-Shaders depend on few of a model's sizes (the head's, whether the hidden size divides by 4): those
-here are of small checkpoints, and one layer has all shaders of a model.
+Shaders depend on few of a model's sizes (the head size, whether the hidden size divides by 4):
+these are of small checkpoints, and one layer has all shaders of a model.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _multimodal() -> list[Program]:
     family = _first(ImageTextFamily)
     config = family.config(_BOTH, _FILE)
     image = config.image.cut.image
-    # Their shorter edge alone is resized; "size" is what all images come out as.
+    # Only their shorter edge is resized; "size" is the size of all processed images.
     processing = read_processing({**family.processing, "size": image}, image, _FILE)
     return ImageTextSettings(family, config, processing, logit_scale=1.0).programs()
 
@@ -68,7 +68,7 @@ def _audio() -> list[Program]:
     return speech_programs(Speech(family, family.config(_SPEECH, _FILE)), "f16", _TIMES)
 
 
-# By the kind's name.
+# By the name of the kind.
 PROGRAMS: Mapping[str, Callable[[], list[Program]]] = {
     "text": _text,
     "vision": _vision,

@@ -1,4 +1,4 @@
-"""Loaders with progress and cancel: one model by chunks, or several components at the same time."""
+"""Loaders with progress and cancel: one model in chunks, or several components at the same time."""
 
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
@@ -18,17 +18,17 @@ from bascule.tasks.models import AnyModel
 from bascule.weights.names import check_component
 
 DEFAULT_CHUNK_MB = 4.0
-# What the parts of a model of images and texts are called.
+# The names of the parts of a model of images and texts.
 _ENCODERS = frozenset({"vision_encoder", "text_encoder"})
 
 
 class ProgressiveModelLoader:
-    """Loads a model by chunks: resumable, verified, cached for the next time.
+    """Loads a model in chunks: resumable, verified, cached.
 
     `model_path` as for `bascule.load`. `parallel_components` fetches two shards of a model at a
-    time (and holds twice the chunks meanwhile). `chunk_size_mb`, in MiB, is the unit that is
-    cached and verified; what is cached already stays in the chunks of its first load. `quantize`
-    makes float weights blocks of fewer bits, as for `bascule.load`.
+    time (and holds twice the chunks meanwhile). `chunk_size_mb`, in MiB, is the unit that is cached
+    and verified; what is already cached keeps its first chunk size. `quantize` as for
+    `bascule.load`.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class ProgressiveModelLoader:
         self._task: asyncio.Task[AnyModel] | None = None
 
     def register_progress_callback(self, callback: Callable[[int], None]) -> None:
-        """Call `callback(percent)` while the weights come: 1 to 100, each more than before."""
+        """Call `callback(percent)` while the weights load: 1 to 100, increasing."""
         self._callbacks.append(callback)
 
     async def load_model(self, *, wait: bool = True, device: Device | None = None) -> AnyModel:
-        """Load, or go on with a load that was stopped: onto `device`, or onto one of its own.
+        """Load, or continue a stopped load, onto `device` or onto a device of its own.
 
         See `bascule.load` for `wait`, and for the errors.
         """
@@ -80,7 +80,7 @@ class ProgressiveModelLoader:
             raise
 
     def cancel(self) -> None:
-        """Stop: `load_model` raises CancelledError, and what has come stays cached."""
+        """Stop: `load_model` raises CancelledError, and what was fetched stays cached."""
         if self._task is not None:
             self._task.cancel()
 
@@ -94,7 +94,7 @@ class ProgressiveModelLoader:
         self._report(percent)
 
     def _report(self, percent: float) -> None:
-        """Call the callbacks where there are more whole percents than before."""
+        """Call the callbacks for a new whole percent."""
         if int(percent) > self.percent:
             self.percent = int(percent)
             for callback in self._callbacks:
@@ -125,8 +125,8 @@ class MultimodalModel(Closing, Mapping[str, AnyModel]):
 class ParallelMultimodalLoader:
     """Loads the components of a model at the same time, on one device.
 
-    `components` are folders in `model_path`, each a model of its own: two sentence encoders, say.
-    Where `model_path` itself is the folder of a model of images and texts, "vision_encoder" and
+    `components` are folders in `model_path`, each a model of its own, such as two sentence
+    encoders. If `model_path` itself is a model of images and texts, "vision_encoder" and
     "text_encoder" both name that model, which is loaded once.
     """
 
@@ -152,23 +152,23 @@ class ParallelMultimodalLoader:
 
     @property
     def percent(self) -> float:
-        """Of the whole, each component counting the same."""
+        """The overall percentage; each component counts the same."""
         return sum(each.percent for each in self._loaders.values()) / len(self._loaders)
 
     def register_progress_callback(self, callback: Callable[[str, float, float], None]) -> None:
-        """Call `callback(component, its percent, percent of the whole)` while weights come."""
+        """Call `callback(component, its percent, overall percent)` while weights load."""
         for name, loader in self._loaders.items():
             loader.register_progress_callback(
                 lambda percent, name=name: callback(name, percent, self.percent)
             )
 
     async def load_parallel(self) -> MultimodalModel:
-        """Load all components; when one fails the others are stopped and freed."""
+        """Load all components; if one fails the others are stopped and freed."""
         self._task = asyncio.ensure_future(self._load())
         return await self._task
 
     def cancel(self) -> None:
-        """Stop all; what has come stays cached for the next try."""
+        """Stop all; what was fetched stays cached."""
         if self._task is not None:
             self._task.cancel()
 
@@ -192,7 +192,7 @@ class ParallelMultimodalLoader:
         return MultimodalModel({name: task.result() for name, task in tasks.items()}, device)
 
     async def _load_whole(self, device: Device) -> MultimodalModel:
-        """Load one folder that has all components; all of them report its progress."""
+        """Load one folder with all components; each of them reports its progress."""
         shared = ProgressiveModelLoader(self._base, chunk_size_mb=self._chunk_size_mb)
         for loader in self._loaders.values():
             shared.register_progress_callback(loader._report)

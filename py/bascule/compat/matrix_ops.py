@@ -1,4 +1,4 @@
-"""Matrix products by the name that BLAS gives them."""
+"""Matrix products by their BLAS name."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from bascule.errors import InputError
 
 
 class MatrixOps:
-    """`gemm` on `device`, else on one that is opened at its first use; see `RecoveryManager`."""
+    """`gemm` on `device`, or on one that is opened at first use; see `RecoveryManager`."""
 
     def __init__(self, device: Device | None = None) -> None:
         self._device = OwnDevice(device)
 
     def gemm(self, a: Any, b: Any, output: Any = None) -> Any:
-        """output = a @ b, of (M, K) and (K, N); gives the output.
+        """Compute output = a @ b, of (M, K) and (K, N), and return the output.
 
         Operands are arrays or `DeviceBuffer`s; the output is a buffer, or an array that is filled,
-        or where there is none a new array. This gives an awaitable where an event loop runs, and
-        works to the end elsewhere. InputError for shapes that do not fit.
+        or by default a new array. Returns an awaitable if an event loop is running, and runs to
+        completion otherwise. InputError for shapes that do not fit.
         """
         return start(self._gemm(a, b, output))
 
     def close(self) -> None:
-        """Close the device, if it opened one."""
+        """Close the device, if it was opened here."""
         self._device.close()
 
     async def _gemm(self, a: Any, b: Any, output: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Holding a model to so many bytes of its device."""
+"""Keep a model within a memory budget of its device."""
 
 # pyright: reportPrivateUsage=false
 # It limits what the passes of a loaded model hold.
@@ -29,25 +29,23 @@ from bascule.tasks.classifier import ClassifierModel
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
 
-# Weights as they are, then in fewer and fewer bits.
+# Weights as stored, then in fewer bits.
 _FORMATS: tuple[str | None, ...] = (None, "f16", "q8_0", "q4_1")
 _NEW_TOKENS = 8
 
 
 class WebGPUMemoryOptimizer:
-    """Holds a model to `budget_nbytes` of a WebGPU device of its own.
+    """Keeps a model within `budget_nbytes` of a WebGPU device of its own.
 
-    It takes the first of its strategies that the budget has room for: weights as they are stored,
-    as float16, in blocks of 8 bits, of 4; and of each, intermediate values that stay for the next
-    pass, that are freed between passes, and passes of fewer rows (of a language model: prompts in
-    smaller pieces, and, down to `shortest_context` tokens where that is given, a shorter KV
-    cache). The last one streams the weights as they are stored: each pass reads them again, a layer
-    at a time. The driver holds the limit: no buffer is made that would exceed it, when a pass needs
-    more than was planned for, either, so that such a pass is run in parts, or refused with
-    GpuOutOfMemoryError.
-
-    `chosen` is what the last load took, `strategies` all that it considered, `rejected` why some
-    were rejected though they should have fit.
+    It uses the first of its strategies that fits the budget: weights as stored, as float16, in
+    blocks of 8 bits, of 4; and for each, intermediate values that stay for the next pass, that are
+    freed between passes, and passes with fewer rows (for a language model: prompts in smaller
+    chunks, and, down to `shortest_context` tokens if given, a shorter KV cache). The last one
+    streams the stored weights: each pass reads them again, a layer at a time. The driver enforces
+    the limit: no buffer is allocated beyond it, even if a pass needs more than planned; such a pass
+    is divided, or rejected with GpuOutOfMemoryError. `chosen` is the strategy of the last load,
+    `strategies` are all that it considered, `rejected` why some were rejected though they should
+    have fit.
     """
 
     def __init__(
@@ -72,9 +70,9 @@ class WebGPUMemoryOptimizer:
         self.rejected: dict[str, str] = {}
 
     async def plan(self, model: str | PathLike[str]) -> tuple[MemoryStrategy, ...]:
-        """Return all strategies for a model, the least costly first; reads its small files alone.
+        """Return all strategies for a model, cheapest first; reads only its small files.
 
-        Errors as `load`, but none where no strategy fits.
+        Errors as `load`, but none if no strategy fits.
         """
         async with await open_device(self.tier) as device:
             self.strategies = tuple(await self._strategies(model, device.backend))
@@ -85,9 +83,9 @@ class WebGPUMemoryOptimizer:
     ) -> EmbeddingModel | ClassifierModel | LanguageModel:
         """Load a model by the first strategy that fits, onto a device that closes with it.
 
-        LimitError, before a weight is read, with the bytes that the smallest strategy needs where
-        none fits; UnsupportedModelError for other models than encoders, classifiers and language
-        models; else the errors of `bascule.load`.
+        If none fits, LimitError before a weight is read, with the bytes that the smallest strategy
+        needs; UnsupportedModelError for other models than encoders, classifiers and language
+        models; other errors as `bascule.load`.
         """
         self.chosen, self.rejected = None, {}
         every = await self.plan(model)
@@ -106,7 +104,7 @@ class WebGPUMemoryOptimizer:
     async def measure(
         self, model: str | PathLike[str], texts: Sequence[str]
     ) -> tuple[MemoryStrategy, ...]:
-        """Return the strategies, those that fit the budget with what a run of `texts` took here.
+        """Return the strategies; those that fit the budget have measurements of a run of `texts`.
 
         Each of them is loaded, runs twice and is closed: the second run is timed. A language model
         continues the first text by 8 tokens.
@@ -185,7 +183,7 @@ class WebGPUMemoryOptimizer:
 
 
 async def _answer(model: Any, texts: Sequence[str]) -> Array | None:
-    """What a model makes of texts, as numbers (N, C) where it gives some."""
+    """Return a model's answer for texts as numbers (N, C), if it has one."""
     if isinstance(model, EmbeddingModel):
         return await model.embed(list(texts))
     if isinstance(model, ClassifierModel):
@@ -196,7 +194,7 @@ async def _answer(model: Any, texts: Sequence[str]) -> Array | None:
 
 
 def _deviation(answer: Array | None, first: Array | None) -> float | None:
-    """The largest deviation, in units of the first answer's root mean square."""
+    """Return the largest deviation, relative to the RMS of the first answer."""
     if answer is None or first is None:
         return None
     scale = float(np.sqrt(np.mean(np.square(first)))) or 1.0

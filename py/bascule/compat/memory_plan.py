@@ -1,4 +1,4 @@
-"""The strategies that hold a model to so many bytes, and what each of them needs."""
+"""The strategies that keep a model within a budget, and the memory of each."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from bascule.tasks.language_programs import (
 from bascule.tasks.proof import FEWER_BITS
 from bascule.weights.quantized import format_of, quantizing_nbytes
 
-# What other kernels, for other sizes of a pass, may change: in units of the answer's root mean
-# square, as in `tasks/proof.py`.
+# What other kernels, for passes of other sizes, may change: relative to the RMS of the answer, as
+# in `tasks/proof.py`.
 _OTHER_KERNELS = 1e-3
 _AS_STORED, STREAMED = "as stored", "streamed"
 # Reads that wait for a stage of streamed weights: a few of 4 bytes.
 _STAGES_NBYTES = 1024
-# A strategy that needs more than this share of one that costs less is left out.
+# A strategy that needs more than this share of a cheaper one is left out.
 _LEAST_GAIN = 0.98
 # Small reads of a language model: tokens.
 _TOKENS_NBYTES = 4096
@@ -43,15 +43,15 @@ _TOKENS_NBYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class MemoryStrategy:
-    """A way to hold a model, and what it costs.
+    """A way to store a model, and its cost.
 
     `weights` is "as stored", "f16", "q8_0", "q4_1" or "streamed" (as stored, and read again for
-    each pass, a layer at a time); `passes` says what a pass may hold.
-    `context_length` is that of a language model's KV cache. `needed_nbytes` is what the device
-    will hold at most, computed from the plans of its programs. `deviation` bounds that of answers,
-    in units of their root mean square; measured on known models, not proven. `peak_nbytes` by the
-    driver's count, `seconds` of a run and `measured_deviation` from the first strategy are None
-    until `WebGPUMemoryOptimizer.measure` has measured them on this device.
+    each pass, a layer at a time); `passes` are the limits of a pass. `context_length` is that of a
+    language model's KV cache. `needed_nbytes` is the most that the device will hold, from the
+    memory plans of its programs. `deviation` bounds that of answers, relative to their RMS;
+    measured on known models, not proven. `peak_nbytes` by the driver's count, `seconds` of a run
+    and `measured_deviation` from the first strategy are None until `WebGPUMemoryOptimizer.measure`
+    has measured them on this device.
     """
 
     weights: str
@@ -72,7 +72,7 @@ class MemoryStrategy:
 
     @property
     def quantize(self) -> str | None:
-        """What `load` takes for the weights."""
+        """The argument of `load` for these weights."""
         return None if self.weights in (_AS_STORED, STREAMED) else self.weights
 
 
@@ -85,7 +85,7 @@ def strategies_of(
     shortest_context: int | None,
     streamed: bool = False,
 ) -> Iterator[MemoryStrategy]:
-    """Yield the strategies with weights in that format, or streamed, the least costly first.
+    """Yield the strategies with weights in that format, or streamed, cheapest first.
 
     UnsupportedModelError for models that are neither batched encoders nor language models.
     """
@@ -152,7 +152,7 @@ def _batched(settings: BatchSettings, backend: Backend, fitting: Fitting) -> Ite
 
 
 def _most_nbytes(passes: Sequence[PassBytes], limits: PassLimits) -> int:
-    """The most that any run of these passes holds at a time."""
+    """Return the most bytes that any run of these passes holds at a time."""
     held = sorted((each.held for each in passes), reverse=True)
     proving = sum(held[: limits.kept - 1]) + max(each.trials for each in passes)
     read = limits.in_flight * max(each.read for each in passes)

@@ -1,4 +1,4 @@
-"""What kind of model a name or folder is, and how large: read from its files if there are any."""
+"""The kind and size of a model, from its files if there are any, else from its name."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from bascule.weights.source import Source, read_optional
 from bascule.weights.stream import read_headers
 
 Size = Literal["small", "medium", "large", "very large"]
-# Up to so many parameters: 0.8, 8 and 80 GB of float32.
+# The largest numbers of parameters: 0.8, 8 and 80 GB of float32.
 _SIZES: tuple[tuple[float, Size], ...] = ((2e8, "small"), (2e9, "medium"), (2e10, "large"))
 _IN_NAME = re.compile(r"(?<![a-z0-9.])(\d{1,4}(?:\.\d{1,3})?)\s?([bm])(?![a-z0-9])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFamily:
-    """A model's class and size; what is not known is None.
+    """A model's class and size; None is unknown.
 
-    `family` is one of `model_families()`, `model_type` the files' own word. `nbytes` is that of the
-    weights as they are stored. `family_source` and `size_source` say what shows it: "config.json",
-    "GGUF metadata", "tensor shapes", or "name", which is a guess; empty where nothing does.
+    `family` is one of `model_families()`, `model_type` the files' own word. `nbytes` is the size of
+    the stored weights. `family_source` and `size_source` are the evidence: "config.json", "GGUF
+    metadata", "tensor shapes", or "name", which is a guess; empty without any.
     """
 
     name: str
@@ -57,21 +57,21 @@ class ModelFamily:
     size_source: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return asdict(self)
 
 
 def model_families() -> tuple[str, ...]:
-    """The classes of models that `classify_model` distinguishes."""
+    """Return the classes of models that `classify_model` distinguishes."""
     return CLASSES
 
 
 def classify_model(model: str | PathLike[str]) -> Any:
-    """Tell a model's class and size from its config.json, GGUF header or tensor shapes.
+    """Determine a model's class and size from its config.json, GGUF header or tensor shapes.
 
-    `model` is what `bascule.load` takes; no weights are read. Of a name that is no model here the
-    name alone is judged, and the result says so. Gives a ModelFamily: an awaitable of one where an
-    event loop runs. InputError for an empty name, ModelFileError for files that are damaged.
+    `model` is what `bascule.load` takes; no weights are read. If there is no such model here, only
+    the name is used, and the result says so. Returns a ModelFamily, or an awaitable of one if an
+    event loop is running. InputError for an empty name, ModelFileError for damaged files.
     """
     return start(read_family(model))
 
@@ -97,7 +97,7 @@ async def read_family(model: str | PathLike[str]) -> ModelFamily:
 
 
 async def _gguf_of(source: Source) -> str | None:
-    """The folder's GGUF file where it has no config.json."""
+    """Return the folder's GGUF file if it has no config.json."""
     if await read_optional(source, "config.json") is not None:
         return None
     return await find_gguf(source)
@@ -148,7 +148,7 @@ def _measured(
     shapes: Mapping[str, tuple[int, ...]],
     nbytes: int,
 ) -> ModelFamily:
-    """A record whose size is that of the tensors; where there are none, that in the name."""
+    """Return a record with the size of the tensors, or without tensors the size in the name."""
     if not shapes:
         count = _count_in(name)
         source = "name" if count else ""
@@ -172,7 +172,7 @@ def _by_name(name: str) -> ModelFamily:
 
 
 def _count_in(name: str) -> int | None:
-    """The number of parameters that a name such as "chat-7b" or "base-135M" states."""
+    """Return the number of parameters in a name such as "chat-7b" or "base-135M"."""
     result = _IN_NAME.search(PurePosixPath(name[-200:]).name)
     if result is None:
         return None

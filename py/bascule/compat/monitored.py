@@ -1,4 +1,4 @@
-"""One operation on one backend after the other until it succeeds, each attempt timed."""
+"""Run an operation on one backend after the other until it succeeds, and time each attempt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bascule.choosing.workload import BackendType
 from bascule.compat.calling import takes_an_argument
 from bascule.errors import BackendsFailedError
 
-# Takes the backend of an attempt, its seconds, and whether it failed.
+# Gets the backend of an attempt, its seconds, and whether it failed.
 Note = Callable[[BackendType, float, bool], None]
 
 
@@ -36,7 +36,7 @@ class MonitoredRun:
         self._errors: dict[BackendType, Exception] = {}
 
     def go(self) -> Any:
-        """The result of the first backend that succeeds; another call tries the remaining ones."""
+        """Return the first successful backend's result; another call tries the remaining ones."""
         for backend in self._remaining:
             started = perf_counter()
             try:

@@ -1,8 +1,8 @@
-"""The readiness guide's names for recovery, requirements and what a machine offers.
+"""The readiness guide's names for recovery, requirements and capabilities.
 
-The guide describes Metal Performance Shaders in Rust. Bascule calls neither those nor the Apple
-Neural Engine: on Apple's machines its GPU tier is WebGPU, which runs on Metal. What the names do is
-the same on every machine.
+The guide describes Metal Performance Shaders in Rust. Bascule uses neither those nor the Apple
+Neural Engine: on Apple's machines its GPU tier is WebGPU, which runs on Metal. The names do the
+same on every machine.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ MPSSystemInfo = Capabilities
 class BitNetMPSManager(RecoveryManager):
     """`RecoveryManager` with the constructors of the readiness guide; it needs no Apple machine.
 
-    `error_recovery` is an attribute, where the guide has a method of that name.
+    `error_recovery` is an attribute; in the guide it is a method.
     """
 
     @classmethod
     def new(cls) -> Self:
-        """With the default strategy, as `BitNetMPSManager()`."""
+        """Use the default strategy, as `BitNetMPSManager()`."""
         return cls()
 
     @classmethod
     def new_with_fallback_strategy(cls, strategy: FallbackStrategy) -> Self:
-        """With a strategy of one's own, as `BitNetMPSManager(strategy)`."""
+        """Use another strategy, as `BitNetMPSManager(strategy)`."""
         return cls(strategy)

@@ -1,7 +1,7 @@
-"""What each kind of operation costs on each tier: small samples, measured here and remembered.
+"""The cost of each kind of operation on each tier: small samples, measured here and remembered.
 
 A sample runs the kind's own work (a transform, a sort, ...) on an array of `bascule.array` on the
-tier: sent, computed and read back once, and computed again on data that stay there.
+tier: sent, computed and read back once, and computed again on resident data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bascule.errors import BasculeError
 from bascule.machine.host import is_busy
 
 OperationKind = Literal["elementwise", "reduction", "fft", "sort", "derivative", "iterative"]
-# Of one kind, by tier; a tier whose sample failed has none.
+# Samples of one kind, by tier; a tier whose sample failed has none.
 Costs = Mapping[Tier, tuple[Sample, ...]]
 
 # The words of an operation_type that name its kind.
@@ -42,9 +42,9 @@ _WORDS: Mapping[OperationKind, str] = {
 _SIZES = (1 << 10, 1 << 14, 1 << 17)
 _TIMES = 3
 _IN_A_ROW = 4
-# A sample that may take longer than this is left out: the rate of the one before it stands for it.
+# A sample that may take longer than this is left out, and extrapolated from the one before.
 _LONGEST_S = 0.3
-# Where a workload does not say how many steps its iteration has.
+# For a workload that does not say how many steps its iteration has.
 _STEPS = 20
 
 
@@ -64,7 +64,7 @@ def expected_seconds(samples: tuple[Sample, ...], workload: WorkloadCharacterist
     if kind != "iterative":
         work = _work(kind, workload.data_size, workload.data_shape)
         return interpolated(samples, work, again=again)
-    # (steps, ...) is all that a solver gives; of other shapes each step goes over all numbers.
+    # A solver returns (steps, ...); for other shapes each step goes over all numbers.
     shape = workload.data_shape
     solves = "ode" in workload.operation_type.lower() and len(shape) > 1
     steps = max(1, *shape[:1]) if solves else _STEPS
@@ -76,10 +76,10 @@ def expected_seconds(samples: tuple[Sample, ...], workload: WorkloadCharacterist
 async def costs_of(
     kind: OperationKind, surveyed: Survey, *, busy: Callable[[], bool] = is_busy
 ) -> Costs | None:
-    """Read what is remembered of a kind on every tier that works, and measure what is new.
+    """Return the remembered costs of a kind on every working tier, and measure missing ones.
 
-    None where there is something new that cannot be measured now: without numpy, on a busy machine,
-    and for tiers whose speeds were not measured either (see `speeds.why_typical`).
+    None if something is missing and cannot be measured now: without numpy, on a busy machine, and
+    for tiers whose speeds were not measured either (see `speeds.why_typical`).
     """
     remembered = await open_remembered()
     costs: dict[Tier, tuple[Sample, ...]] = {}
@@ -97,7 +97,7 @@ async def costs_of(
 
 
 async def _measured(kind: OperationKind, tier: Tier) -> tuple[Sample, ...]:
-    """The samples of a tier, the small ones first; none where it refuses the kind."""
+    """Return the samples of a tier, small ones first; none if it does not support the kind."""
     samples: list[Sample] = []
     before = _SIZES[0]
     try:
@@ -113,7 +113,7 @@ async def _measured(kind: OperationKind, tier: Tier) -> tuple[Sample, ...]:
 
 
 async def _sample(kind: OperationKind, device: Device, n: int) -> Sample:
-    """Time a kind's operation on n numbers: the least of a few times, after one that compiles."""
+    """Time a kind's operation on n numbers: the shortest of a few times after a first run."""
     numbers = np.sin(np.arange(n, dtype=np.float32) * 17)
     operate = _OPERATIONS[kind]
     await operate(device.asarray(numbers)).numpy()
@@ -126,13 +126,13 @@ async def _sample(kind: OperationKind, device: Device, n: int) -> Sample:
         await operate(device.asarray(numbers)).numpy()
         once.append(perf_counter() - began)
         again.append(await _in_a_row(kind, operate, resident))
-    # Clocks in a page are coarse: nothing takes no time at all.
+    # Clocks in a page are coarse: a run may seem to take no time.
     once_s = max(min(once), 1e-6)
     return Sample(_work(kind, n, (n,)), once_s, min(max(min(again), 1e-7), once_s))
 
 
 async def _in_a_row(kind: OperationKind, operate: Callable[[Any], Any], resident: Any) -> float:
-    """The seconds of one of several runs on a device's own data; of an iteration each step's."""
+    """Return the seconds of one of several runs on resident data; for an iteration of each step."""
     began = perf_counter()
     result = resident
     for _ in range(_IN_A_ROW):
@@ -143,7 +143,7 @@ async def _in_a_row(kind: OperationKind, operate: Callable[[Any], Any], resident
 
 
 def _gradient(x: Any) -> Any:
-    """As numpy.gradient: central differences, at the ends the one that there is."""
+    """As numpy.gradient: central differences, one-sided at the ends."""
     return xp.concat([x[1:2] - x[:1], 0.5 * (x[2:] - x[:-2]), x[-1:] - x[-2:-1]])
 
 
@@ -158,7 +158,7 @@ _OPERATIONS: Mapping[OperationKind, Callable[[Any], Any]] = {
 
 
 def _work(kind: OperationKind | None, size: int, shape: tuple[int, ...]) -> int:
-    """How much work a kind's operation on so many numbers is, along the last axis of a shape."""
+    """Return the work of a kind's operation on that many numbers, along a shape's last axis."""
     if kind in ("fft", "sort"):
         along = shape[-1] if shape else size
         return max(1, round(size * log2(max(2, along))))
@@ -166,12 +166,12 @@ def _work(kind: OperationKind | None, size: int, shape: tuple[int, ...]) -> int:
 
 
 def costs_key(facts: TierFacts) -> str:
-    """Return the name that a tier's samples are remembered by."""
+    """Return the key of a tier's remembered samples."""
     return f"operation costs {__version__} {facts.tier} {facts.identity}"
 
 
 def _known(entry: Entry | None, kind: OperationKind) -> tuple[Sample, ...] | None:
-    """What an entry has of a kind, if that is sound."""
+    """Return a kind's samples from an entry, if they are valid."""
     kinds = (entry or {}).get("kinds")
     rows = kinds.get(kind) if isinstance(kinds, dict) else None
     return None if rows is None else samples_from(rows)

@@ -1,4 +1,4 @@
-"""A device of the caller's, or one that is opened at its first use."""
+"""A caller's device, or one that is opened at first use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bascule.device.device import Device, open_device
 
 
 class OwnDevice:
-    """`borrowed`, which stays open, or what `opener` opens once for all who ask, until `close`."""
+    """`borrowed`, which stays open, or what `opener` opens once for all callers, until `close`."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class OwnDevice:
         self._opening = CrossLoopLock()
 
     async def get(self) -> Device:
-        """The device; a lost one that was opened here is opened anew. Errors as `opener`."""
+        """Return the device; a lost one that was opened here is reopened. Errors as `opener`."""
         if self._borrowed is not None:
             return self._borrowed
         async with self._opening.turn():

@@ -1,4 +1,4 @@
-"""UnifiedWebPlatform: one object for a model on whatever tier works."""
+"""UnifiedWebPlatform: one object for a model on any working tier."""
 
 from __future__ import annotations
 
@@ -32,30 +32,29 @@ _Watcher = tuple[Callable[[OpenDevice], Awaitable[None]], Callable[[PlatformMode
 
 
 class UnifiedWebPlatform:
-    """One object for a model on whatever tier works: load, run, report progress.
+    """One object for a model on any working tier: load, run, report progress.
 
-    `model_type` is "text" (a sentence encoder), "text_generation" (a language model), "vision" (a
-    model of images), "multimodal" (one of images and texts), "audio" (a speech model) or
-    "text_to_text". `platform` is a tier or "auto"; where a named one does not work, those that
+    `model_type` is "text" (a sentence encoder), "text_generation" (a language model), "vision" (an
+    image model), "multimodal" (one of images and texts), "audio" (a speech model) or
+    "text_to_text". `platform` is a tier or "auto"; if a named one does not work, those that
     `fallback_to_webnn` and `fallback_to_wasm` allow are tried. With a `device` the model is loaded
-    there, whatever `platform` says; with `quantize` float weights become blocks of fewer bits (see
-    `load`).
+    there, whatever `platform` says; `quantize` as for `load`.
 
-    `precision` "fp16" stores float16 matrices and KV caches, "fp32" float32 caches and the
-    weights as the files have them; kernels compute in float32. `quantize` and a memory level of 2,
-    which have fewer bits, stand; a level of 3 streams weights as the files have them, and rejects
+    `precision` "fp16" stores float16 matrices and KV caches, "fp32" float32 caches and the weights
+    as in the files; kernels compute in float32. `quantize` and a memory level of 2, which have
+    fewer bits, have precedence; a level of 3 streams weights as in the files, and rejects
     `quantize`. `get_precision_report` says what that did.
 
-    `enable_shader_precompilation` compiles while the weights come, else the first pass does;
-    `enable_parallel_loading` fetches two shards at a time. `optimization_level` concerns WebGPU: 0
-    uses no optional feature of the device, 1 default kernels only, 2 those that were measured to be
-    fast here before, 3 measures this model's own after its load, as
+    `enable_shader_precompilation` compiles during the load, otherwise the first pass does;
+    `enable_parallel_loading` fetches two shards at a time. `optimization_level` applies to WebGPU:
+    0 uses no optional feature of the device, 1 only default kernels, 2 those that were measured to
+    be fast here before, 3 measures this model's own after its load, as
     `enable_compute_shader_optimizations` does at any level. `memory_optimization_level` is that of
     `set_memory_optimization_level`. With `enable_profiling` each result has `profile`: the kernels
-    and what each took. With `debug_shader_compilation` `get_shader_logs` has each compilation.
+    and their times. With `debug_shader_compilation` `get_shader_logs` has each compilation.
 
-    Every method that waits returns an awaitable; where no event loop runs (a plain script) it runs
-    to the end and returns its result itself.
+    Every method that waits returns an awaitable; without a running event loop (a plain script) it
+    runs to completion and returns its result.
     """
 
     def __init__(
@@ -117,7 +116,7 @@ class UnifiedWebPlatform:
         loaded: Callable[[PlatformModel], None],
     ) -> Callable[[], None]:
         """Call `opened` with the tier that a load opens, before anything runs on it, and `loaded`
-        with the model; calling the result ends that.
+        with the model; calling the result stops that.
         """
         watcher = opened, loaded
         self._watchers.append(watcher)
@@ -128,34 +127,33 @@ class UnifiedWebPlatform:
         self._listeners.append(callback)
 
     def load_model(self) -> Any:
-        """Load the model (or an awaitable of it); a second call gives the same one."""
+        """Load the model (or return an awaitable of it); a second call returns the same one."""
         return _now_or_later(self._loaded())
 
     def run_inference(
         self, inputs: Mapping[str, Any]
     ) -> Awaitable[dict[str, Any]] | dict[str, Any]:
-        """Run the model on `inputs`; loads it first if need be.
+        """Run the model on `inputs`; load it first if necessary.
 
-        For "text" `input_text` is a string or a list of strings, and the result holds `embeddings`
+        For "text" `input_text` is a string or a list of strings, and the result has `embeddings`
         (n, C) float32. For "text_generation" it is one user's turn, further inputs are options of
-        `LanguageModel.stream`, and the result holds `text`, `ids`, `stop_reason` and `stats`. For
-        "vision" `image` is an image or a list of them, and the result holds `labels` and
-        `classifications`, or `embeddings` of a model without labels. For "multimodal" it holds
-        `text_embeddings` and `image_embeddings` (n, D) of what is there, and of both the
+        `LanguageModel.stream`, and the result has `text`, `ids`, `stop_reason` and `stats`. For
+        "vision" `image` is an image or a list of them, and the result has `labels` and
+        `classifications`, or `embeddings` of a model without labels. For "multimodal" it has
+        `text_embeddings` and `image_embeddings` (n, D) of the given inputs, and for both the
         `probabilities` of the texts for each image. For "audio" `audio` is what
-        `SpeechModel.transcribe` takes, further inputs are its options, and the result holds
-        `text`, `language` and `segments`; "text_to_text" is as "text_generation". All have
-        `tier`, `tier_reason`, `device`, `model` and `ms`. InputError for inputs without any of
-        these.
+        `SpeechModel.transcribe` takes, further inputs are its options, and the result has `text`,
+        `language` and `segments`; "text_to_text" is as "text_generation". All have `tier`,
+        `tier_reason`, `device`, `model` and `ms`. InputError for inputs without any of these.
         """
         return _now_or_later(self._infer(inputs))
 
     def run_inference_optimized(
         self, inputs: Mapping[str, Any], *, enable_batching: bool = True, batch_size: int = 8
     ) -> Any:
-        """As `run_inference`: at most `batch_size` texts in a pass, or one without batching.
+        """As `run_inference`, with at most `batch_size` texts per pass, or one without batching.
 
-        The result has `queries_per_s` as well. "text" models only: InputError for others.
+        The result also has `queries_per_s`. Only for "text" models: InputError for others.
         """
         whole_number("run_inference_optimized, batch_size", batch_size, 1)
         if self.model_type != "text":
@@ -163,7 +161,7 @@ class UnifiedWebPlatform:
         return _now_or_later(self._infer(inputs, batch_size if enable_batching else 1))
 
     def post_process_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """A result in plain values, for JSON: embeddings as lists, and their similarities."""
+        """Convert a result to plain values for JSON: embeddings and their similarities as lists."""
         plain = dict(result)
         if (rows := plain.get("embeddings")) is not None:
             unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
@@ -173,11 +171,11 @@ class UnifiedWebPlatform:
     def set_memory_optimization_level(self, level: int) -> None:
         """Trade time and precision for the device's memory, from the next load on.
 
-        0 keeps all resident; 1 frees intermediate values after each call; 2 also holds the weights
-        in blocks of 8 bits (an own `quantize` stands). 3 frees them, too, and holds a layer's
-        weights or two, as the files have them: each pass, and so each token of a language model,
-        reads all of them again from the folder or the cache. InputError for another level, and
-        while a model is loaded.
+        0 keeps everything resident; 1 frees intermediate values after each call; 2 also stores the
+        weights in blocks of 8 bits (unless `quantize` is set). 3 also frees intermediate values,
+        and holds one or two layers' weights, as in the files: each pass, and so each token of a
+        language model, reads all of them again from the folder or the cache. InputError for another
+        level, and while a model is loaded.
         """
         level = _level("set_memory_optimization_level", level)
         if self.model is not None:
@@ -186,10 +184,10 @@ class UnifiedWebPlatform:
         self._memory_level = level
 
     def get_memory_usage(self) -> dict[str, int]:
-        """Bytes of the model's device by the driver's count, of all that it holds.
+        """Return the bytes that the model's device holds, by the driver's count.
 
         `now` and `peak`; `weights`, `activations`, `cache` (KV caches), `staging`, `buffers` are
-        those of `now`. All 0 where nothing is loaded.
+        parts of `now`. All 0 if nothing is loaded.
         """
         opened = self.model or self._device
         use = opened.backend.memory if opened is not None else MemoryUse(0, 0, {})
@@ -197,12 +195,12 @@ class UnifiedWebPlatform:
         return {"now": use.now_nbytes, "peak": use.peak_nbytes, **kinds}
 
     def get_precision_report(self) -> dict[str, Any]:
-        """What the loaded model's numbers are stored in, and the error that it brought.
+        """Return how the loaded model's numbers are stored, and the resulting error.
 
-        `precision` as asked for; `weights` the format of matrices (None: as in the files),
-        `weights_nbytes` all weights' bytes and `weights_nbytes_as_f32` what they would be as
-        floats; `relative_error` and `max_error` those of the matrix that lost most; `cache` and
-        `activations`. Empty where nothing is loaded.
+        `precision` is the argument; `weights` the format of matrices (None: as in the files),
+        `weights_nbytes` all weights' bytes and `weights_nbytes_as_f32` their size as float32;
+        `relative_error` and `max_error` those of the matrix with the largest error; `cache` and
+        `activations`. Empty if nothing is loaded.
         """
         model = self.model
         if model is None:
@@ -223,13 +221,13 @@ class UnifiedWebPlatform:
         }
 
     def get_shader_logs(self) -> list[ShaderLog]:
-        """Each compilation of the model's device; none without `debug_shader_compilation`."""
+        """Return the compilations of the model's device; empty without `debug_shader_compilation`."""
         if self.model is None or not self.debug_shader_compilation:
             return []
         return list(self.model.backend.shader_logs)
 
     def enable_feature_fallbacks(self, enabled: bool = True) -> None:
-        """Whether a model that is loaded from now on may be cut to what the device can hold."""
+        """Set whether models loaded from now on may be cut to what the device can hold."""
         self._fallbacks = bool(enabled)
 
     def test_feature_support(self, feature: str) -> Awaitable[bool] | bool:
@@ -240,11 +238,11 @@ class UnifiedWebPlatform:
         return _now_or_later(_feature(feature))
 
     def close(self) -> None:
-        """Free the model; a load that is under way ends with an InputError."""
+        """Free the model; a load in progress ends with an InputError."""
         self._loading.close()
 
     def _tiers(self) -> str | list[str]:
-        """What `load` is to take."""
+        """Return the tiers to pass to `load`."""
         if self.platform == "auto":
             return "auto"
         allowed = {"webnn": self.fallback_to_webnn, "wasm": self.fallback_to_wasm}
@@ -289,7 +287,7 @@ class UnifiedWebPlatform:
 
     @property
     def _weights(self) -> int | str | None:
-        """What float weights are made into: the fewest bits that were asked for."""
+        """Return the format of float weights: the fewest bits that were asked for."""
         f16 = "f16" if self.precision == "fp16" and self._memory_level < _STREAMED else None
         return self.quantize or _BITS.get(self._memory_level) or f16
 
@@ -303,7 +301,7 @@ class UnifiedWebPlatform:
         return opened
 
     async def _open_tier(self, need: ModelNeed) -> OpenedTier:
-        """Open a tier for the model, one without optional features at optimization level 0."""
+        """Open a tier for the model, without optional features at optimization level 0."""
         opened = await open_tier(self._tiers(), need, remember=self.optimization_level > 1)
         if self.optimization_level > 0 or opened.backend.tier != "webgpu":
             return opened
@@ -355,13 +353,13 @@ class UnifiedWebPlatform:
             callback(progress.stage, 100 * progress.fraction)
 
 
-# How long measuring kernels may take, in seconds.
+# Time limit of measuring kernels, in seconds.
 _TUNING_S = 10.0
-# What a KV cache holds by the precision.
+# The KV cache's dtype by precision.
 _CACHES: Mapping[str, CacheDType] = {"fp16": "f16", "fp32": "f32"}
-# Bits of the weights by the level of memory optimization.
+# Bits of the weights by memory optimization level.
 _BITS: Mapping[int, int] = {2: 8}
-# The level of memory optimization that streams weights.
+# The memory optimization level that streams weights.
 _STREAMED = 3
 _MEMORY_KINDS: Mapping[str, MemoryKind] = {
     "weights": "weights",
@@ -381,7 +379,7 @@ async def _feature(name: str) -> bool:
 
 
 def _now_or_later(work: Any) -> Any:
-    """Run `work` to its end where no event loop runs; hand it back where one does."""
+    """Run `work` to completion without a running event loop; otherwise return it."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""PlatformInfo: what this machine or page has, each value with what it rests on."""
+"""PlatformInfo: this machine's or page's properties, each with its source."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bascule.machine.hardware import Hardware, detect_hardware
 @dataclass(frozen=True, slots=True)
 class PlatformInfo:
     """Values by name; None is unknown. `sources` says of each "measured ...", "reported by ..." or
-    "unknown ...": the user agent's name for itself decides none of them.
+    "unknown ...": none is derived from the user agent's name.
 
     `mps_available` is whether the system has Metal, `mps_feature_enabled` whether Bascule computes
     on a Metal adapter, `ane_available` whether WebNN makes a context on an NPU.
@@ -43,7 +43,7 @@ class PlatformInfo:
     sources: dict[str, str] = field(default_factory=dict[str, str])
 
     def __str__(self) -> str:
-        """One line a value, with its source."""
+        """One line per value, with its source."""
         return "\n".join(
             f"{name}: {'unknown' if value is None else value} ({self.sources[name]})"
             for name, value in asdict(self).items()
@@ -56,21 +56,21 @@ class PlatformInfo:
 
 
 class DeviceCompatibilityChecker:
-    """Answers about this machine, each by probing; awaitable where an event loop runs."""
+    """Answers questions about this machine by probing; awaitable if an event loop is running."""
 
     @staticmethod
     def is_mps_available() -> Any:
-        """Whether this system has Metal; False where it is unknown (as in a page)."""
+        """Whether this system has Metal; False if it is unknown (as in a page)."""
         return start(_is_mps_available())
 
     @staticmethod
     def is_ane_available() -> Any:
-        """Whether WebNN makes a context on an NPU: no page comes nearer to the ANE than that."""
+        """Whether WebNN makes a context on an NPU: the closest that a page can get to the ANE."""
         return start(_is_ane_available())
 
     @staticmethod
     def get_platform_info() -> Any:
-        """Probe all of it: a PlatformInfo. A short product of matrices runs on the best device."""
+        """Probe all of it: a PlatformInfo. A short matrix product runs on the best device."""
         return start(platform_info())
 
     @staticmethod
@@ -95,7 +95,7 @@ async def accelerator() -> ANECapabilities:
 
 @dataclass(frozen=True, slots=True)
 class ANEIntegration:
-    """An NPU that WebNN makes a context on; the ANE may be what stands behind it on a Mac."""
+    """An NPU on which WebNN makes a context; on a Mac it may be the ANE."""
 
     record: ANECapabilities
 
@@ -105,7 +105,7 @@ class ANEIntegration:
 
 
 async def npu_integration() -> ANEIntegration | None:
-    """Ask WebNN for a context on an NPU; None where it makes none. Its speed stays unknown."""
+    """Ask WebNN for a context on an NPU; None if it makes none. Its speed stays unknown."""
     result = await capabilities(dispatch=False)
     if "npu" not in (result.webnn or ()):
         return None
@@ -122,7 +122,7 @@ async def _is_ane_available() -> bool:
 
 
 async def _operations(machine: Capabilities) -> tuple[float | None, str]:
-    """Operations a second of the adapter, where that computes, else of the fastest tier."""
+    """Return operations per second of the adapter, if it computes, else of the fastest tier."""
     tier = "webgpu" if machine.dispatch else "auto"
     try:
         operations, name = await measure_operations(tier)
@@ -134,7 +134,7 @@ async def _operations(machine: Capabilities) -> tuple[float | None, str]:
 def info_from(
     machine: Capabilities, metal: Hardware, operations: float | None, measured: str
 ) -> PlatformInfo:
-    """Put together what was probed."""
+    """Combine the probed facts."""
     probe = "the browser's feature tests" if machine.host == "page" else "wgpu-py and the system"
     no_adapter = f"unknown: {machine.problems.get('webgpu', 'there is no adapter')}"
     source = f"reported by {probe}"

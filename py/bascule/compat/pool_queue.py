@@ -1,4 +1,4 @@
-"""Which request of a ResourcePool goes next: fair, and without deadlock."""
+"""Which request of a ResourcePool is next: fair, and without deadlock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-# A request that waits is overtaken by at most so many that need no load.
+# How many requests that need no load may overtake a waiting one.
 PATIENCE = 8
 
 T = TypeVar("T")
@@ -31,13 +31,13 @@ class Lease(Generic[T]):
     entry: Entry[T]
 
 
-# The leases of the code that runs, and of the tasks that it starts.
+# The leases of the running code, and of the tasks that it starts.
 _HELD: ContextVar[tuple[Lease[Any], ...]] = ContextVar("_HELD", default=())
 
 
 @dataclass(slots=True, eq=False)
 class Request(Generic[T]):
-    """A wait for a model. `ready` is a lease, or None: the model is to be loaded."""
+    """A wait for a model. `ready` is a lease, or None if the model has to be loaded."""
 
     key: Hashable
     held: tuple[Lease[Any], ...]
@@ -48,10 +48,10 @@ class Request(Generic[T]):
 class RequestQueue(Generic[T]):
     """Grants leases of resident models, and one load at a time.
 
-    Requests go first come first served, but one whose model is resident overtakes those that wait
-    for room, at most `PATIENCE` times each. A request within another's lease goes before all
-    others, since it holds them up. `fits(key, entries)` tells whether a model may be loaded beside
-    the entries in use; `refuse(key)` gives the error for a request that would wait for itself.
+    Requests are served in order, but one whose model is resident overtakes those that wait for
+    room, at most `PATIENCE` times each. A request within another's lease goes first, since it holds
+    the others up. `fits(key, entries)` says whether a model may be loaded beside the entries in
+    use; `refuse(key)` returns the error for a request that would wait for itself.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class RequestQueue(Generic[T]):
 
     @property
     def in_use(self) -> list[Entry[T]]:
-        """The entries that requests use."""
+        """The entries in use."""
         return list({lease.entry: None for lease in self._leases})
 
     @property
     def idle(self) -> list[Entry[T]]:
-        """The resident entries that nothing uses, least recently used first."""
+        """The resident entries that are not in use, least recently used first."""
         results = [entry for entry in self.entries.values() if not entry.leases]
         return sorted(results, key=lambda entry: entry.used)
 
@@ -88,21 +88,21 @@ class RequestQueue(Generic[T]):
         return any(request.key == key for request in self._waiting)
 
     async def get(self, key: Hashable) -> Request[T]:
-        """Wait for a turn: `ready` is a lease, or None for who has to load the model."""
+        """Wait for a turn: `ready` is a lease, or None if the caller has to load the model."""
         held = tuple(lease for lease in _HELD.get() if lease in self._leases)
         request = Request[T](key, held, asyncio.get_running_loop().create_future())
         self._put(request)
         return await self._wait(request)
 
     async def again(self, request: Request[T]) -> Request[T]:
-        """Give a load back that found no room, and wait in the same place."""
+        """Return a load that found no room, and wait in the same place."""
         self._loader = None
         request.ready = asyncio.get_running_loop().create_future()
         self._put(request, first=True)
         return await self._wait(request)
 
     def loaded(self, request: Request[T], model: T) -> Lease[T]:
-        """End a load: the model is resident, and the request's."""
+        """End a load: the model is resident, and the request gets a lease."""
         self._loader = None
         entry = self.entries[request.key] = Entry(request.key, model)
         lease = self._lease(entry)
@@ -110,12 +110,12 @@ class RequestQueue(Generic[T]):
         return lease
 
     def failed(self) -> None:
-        """End a load without a model."""
+        """End a load that failed."""
         self._loader = None
         self.schedule()
 
     def hold(self, lease: Lease[T]) -> None:
-        """Note that the running code uses a lease."""
+        """Record that the running code uses a lease."""
         _HELD.set((*_HELD.get(), lease))
 
     def release(self, lease: Lease[T]) -> None:
@@ -182,7 +182,7 @@ class RequestQueue(Generic[T]):
         return lease
 
     def _is_stuck(self, blocked: list[Request[T]]) -> bool:
-        """Whether all leases belong to code that itself waits here."""
+        """Whether all leases belong to code that is itself waiting here."""
         if self._loader is not None or not blocked or not self._leases:
             return False
         waiting = {lease for request in blocked for lease in request.held}

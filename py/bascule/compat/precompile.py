@@ -1,8 +1,8 @@
-"""Compiling shaders before they are needed: for a kind of model, or for one model.
+"""Compile shaders before they are needed: for a kind of model, or for one model.
 
-No platform gives a compiled shader away. What "cached" means here: the pipelines stand ready on
-the device that this object holds open; what they are made from is remembered, so that a page's next
-visit makes them while Python still starts; and a shader that failed is never tried again.
+No platform exposes compiled shaders. "Cached" means: the pipelines are ready on the device that
+this object holds open; their sources are remembered, so a page's next visit compiles them while
+Python starts; and a shader that failed is never tried again.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from bascule.errors import InputError, TierUnavailableError
 from bascule.program.program import Call, Program
 from bascule.program.rewrites.registry import fit_all
 
-# Kinds of calls whose pipelines are made together: the first layers need not wait for the last.
+# Kinds of calls whose pipelines are compiled together: the first layers need not wait for the last.
 _WAVE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Precompiled:
-    """What now stands ready: `pipelines` of these `operations`, made in `ms` on a tier.
+    """What was compiled: `pipelines` of these `operations`, in `ms` on a tier.
 
     A tier without shaders has none: `pipelines` is 0 and `reason` says why that tier.
     """
@@ -50,7 +50,7 @@ class Precompiled:
 
 
 async def _open_with_shaders(platform: str, remember: bool) -> Device:
-    """Open the platform; of "auto" a tier that has shaders, wherever one works."""
+    """Open the platform; for "auto" a tier that has shaders, if one works."""
     switches = read_switches()
     shaders = [tier for tier in SHADER_TIERS if not switches.refuses(BackendType(tier))]
     if platform == "auto" and shaders:
@@ -60,13 +60,12 @@ async def _open_with_shaders(platform: str, remember: bool) -> Device:
 
 
 class ShaderPrecompiler:
-    """Compiles what models of a kind need, before any model is there.
+    """Compiles what models of a kind need, before any model is loaded.
 
-    `platform` "auto" is the best tier with shaders that works, even where another is faster.
-    `model_type` is one of `model_types()`. With `cache_to_indexeddb` what is learned is
-    stored between visits (in a page in IndexedDB, natively in files). Both `precompile_` methods,
-    called where an event loop runs, start at once and return a task; in a plain script they work
-    to the end.
+    `platform` "auto" is the best working tier with shaders, even if another is faster. `model_type`
+    is one of `model_types()`. With `cache_to_indexeddb` what is learned is stored between visits
+    (in a page in IndexedDB, natively in files). Both `precompile_` methods start at once and return
+    a task if an event loop is running; in a plain script they run to completion.
     """
 
     def __init__(
@@ -79,12 +78,12 @@ class ShaderPrecompiler:
 
     @staticmethod
     def model_types() -> tuple[str, ...]:
-        """The kinds that are known."""
+        """Return the known kinds."""
         return tuple(PROGRAMS)
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """The operations that models of this kind are made of, in the order of a forward pass."""
+        """The operations of models of this kind, in the order of a forward pass."""
         return tuple(dict.fromkeys(c.op for p in self._programs for c in p.calls))
 
     def precompile_essential_shaders(
@@ -96,17 +95,17 @@ class ShaderPrecompiler:
     def precompile_operation(
         self, name: str, progress: ProgressCallback | None = None
     ) -> Awaitable[Precompiled] | Precompiled:
-        """Compile one operation's shaders; InputError, at once, for one that is not known."""
+        """Compile one operation's shaders; InputError, at once, for an unknown one."""
         if name not in self.operations:
             raise InputError("precompile_operation", f"one of {', '.join(self.operations)}", name)
         return start(self._compile((name,), progress))
 
     async def device(self) -> Device:
-        """The device with the shaders, whose `load` needs no others; `close` closes it."""
+        """Return the device with the shaders, whose `load` needs no others; `close` closes it."""
         return await self._device.get()
 
     def close(self) -> None:
-        """Let go of the device and its shaders."""
+        """Close the device with its shaders."""
         self._device.close()
 
     async def _compile(
@@ -118,11 +117,12 @@ class ShaderPrecompiler:
 
 
 class ModelSpecificPrecompiler:
-    """Compiles what one model needs, from its config.json alone, and loads the model on top of it.
+    """Compiles what one model needs, from its config.json alone, and loads the model on the same
+    device.
 
-    `platform` is that of `ShaderPrecompiler`, `model_type` that of `UnifiedWebPlatform`.
-    Methods called where an event loop runs start at once and return a task; in a plain script
-    `precompile_all` works to the end.
+    `platform` is that of `ShaderPrecompiler`, `model_type` that of `UnifiedWebPlatform`. With a
+    running event loop methods start at once and return a task; in a plain script `precompile_all`
+    runs to completion.
     """
 
     def __init__(
@@ -147,11 +147,11 @@ class ModelSpecificPrecompiler:
     def precompile_all(
         self, progress: ProgressCallback | None = None
     ) -> Awaitable[Precompiled] | Precompiled:
-        """Compile every shader of the model, what its first layers need first."""
+        """Compile every shader of the model, those of its first layers first."""
         return start(self._compiled(progress))
 
     async def get_model_with_precompiled_shaders(self) -> UnifiedWebPlatform:
-        """The model, loaded, as a front door whose `run_inference` waits for no shader.
+        """Return the loaded model as a platform whose `run_inference` waits for no shader.
 
         It shares this object's device: close the model first, then this.
         """
@@ -164,12 +164,12 @@ class ModelSpecificPrecompiler:
         return platform
 
     def close(self) -> None:
-        """Let go of the device and its shaders."""
+        """Close the device with its shaders."""
         self._device.close()
         self._compiling.clear()
 
     async def _compiled(self, progress: ProgressCallback | None) -> Precompiled:
-        """Compile once; others who ask meanwhile wait for the same."""
+        """Compile once; concurrent callers wait for the same result."""
         work = partial(self._compile, progress)
         return await asyncio.shield(shared_task(self._compiling, self.model_name, work))
 
@@ -194,10 +194,10 @@ async def _compile(
     name: str,
     progress: ProgressCallback | None,
 ) -> Precompiled:
-    """Compile wave by wave, in the order of a forward pass of the smallest bucket first."""
+    """Compile in waves, in the order of a forward pass of the smallest bucket."""
     began, backend = perf_counter(), device.backend
     _, programs = fit_all(programs, backend.limits)
-    # Calls that differ in sizes alone mostly share a pipeline: one of each kind leads the waves.
+    # Calls that differ only in sizes mostly share a pipeline: one of each kind goes first.
     kinds: dict[tuple[object, ...], Call] = {}
     for call in (c for p in programs for c in p.calls if c.op in operations):
         kinds.setdefault(_kind(call), call)
@@ -208,7 +208,7 @@ async def _compile(
         async with backend.turns.turn():
             await backend.warm([_of_calls(programs[0], first[at : at + _WAVE])])
     chosen = [_of_calls(p, [c for c in p.calls if c.op in operations]) for p in programs]
-    # Only a whole model's list is worth remembering under its name.
+    # Only a whole model's list is remembered under its name.
     complete = {c.op for p in programs for c in p.calls} == set(operations)
     async with backend.turns.turn():
         count = await backend.warm(chosen, name if complete else "")

@@ -1,4 +1,4 @@
-"""Quantizing arrays by themselves, on the GPU where there is one: blocks, and the error in them."""
+"""Quantize arrays, on the GPU if there is one, and report the error."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class QuantizedTensor:
     report: TensorReport
 
     def dequantize(self) -> NDArray[np.float32]:
-        """The numbers that the blocks hold, as float32."""
+        """Return the numbers of the blocks as float32."""
         count = self.report.n_elements
         return dequantize(BlockType[self.format.upper()], self.data, count).reshape(self.shape)
 
 
 class WebGPUQuantizer(Closing):
-    """Makes 4-bit or 8-bit blocks, or float16, of float arrays in steps of a few MiB.
+    """Quantizes float arrays to 4 or 8 bits, or float16, in slabs of a few MiB.
 
-    `bits` is 4 or 8; `format` says which blocks ("q4_0", "q4_1" or "q8_0"; by default the one with
-    the least error), or "f16". Runs on `tier`, opened when it is needed first, or on a `device`
-    that is open already, and stays so. Close it, or use it in `async with`.
-    `bascule.load(..., quantize=)` does this to a model's weights while they load.
+    `bits` is 4 or 8; `format` chooses the blocks ("q4_0", "q4_1" or "q8_0"; by default those with
+    the smallest error), or "f16". Runs on `tier`, opened at first use, or on an open `device`,
+    which stays open. Close it, or use it in `async with`. `bascule.load(..., quantize=)` does this
+    to a model's weights while they load.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class WebGPUQuantizer(Closing):
     async def quantize(self, tensors: Any, *, progress: ProgressCallback | None = None) -> Any:
         """Quantize an array, or several by name, one after the other.
 
-        Rows (the last axis) have to be a multiple of 32 long. `progress` counts numbers. InputError
+        Rows (the last axis) must be a multiple of 32 long. `progress` counts numbers. InputError
         for anything else, and for numbers that are not finite or too large for the format.
-        Cancelling stops between two steps.
+        Cancelling stops between two slabs.
         """
         named = tensors if isinstance(tensors, Mapping) else {"": tensors}
         arrays = {str(name): _checked(str(name), array) for name, array in named.items()}
@@ -117,7 +117,7 @@ class WebGPUQuantizer(Closing):
 async def _quantized(
     backend: Backend, parameter: Parameter, array: NDArray[Any], tell: Callable[[int], None]
 ) -> tuple[NDArray[np.uint8], Sums]:
-    """The blocks of an array, and what quantizing did; `tell` is called with the numbers done."""
+    """Return the blocks of an array, and their errors; `tell` gets the number of elements done."""
     store = backend.store([parameter])
     try:
         staging = staging_nbytes([parameter], backend.limits.binding_nbytes)

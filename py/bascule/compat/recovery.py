@@ -1,7 +1,7 @@
-"""An operation that fails is tried again: later, with less memory, on a simpler tier at last.
+"""Retry a failed operation: later, with less memory, finally on a simpler tier.
 
-What a lost device means for a loaded model is not here: models open another one by themselves (see
-`LoadedModel.revive`). This is for work of a program's own.
+This is for a program's own operations. Loaded models recover from a lost device themselves (see
+`LoadedModel.revive`).
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _LONGEST_WAIT_S = 30.0
 # How long a hot or overloaded machine may recover before work continues.
 _LONGEST_PAUSE_S = 2.0
 _PAUSE_S = 0.05
-# A device that is too hot gets so many times the wait of another retry.
+# A device that is too hot waits this many times as long as another retry.
 _COOLER = 4
 
 
 class RecoveryManager:
-    """Runs operations with recovery, and says what the machine offers.
+    """Runs operations with recovery, and describes the machine.
 
-    Hand `on_memory_pressure` what frees memory (a model's `trim`, a cache of your own): it is
-    called before an operation is tried with less. Bascule's errors are known by what they mean,
-    and so are RuntimeError, OSError, TimeoutError, MemoryError, wgpu-py's and the browser's; for
-    others `classify(error)` gives an ErrorKind, or None.
+    Pass to `on_memory_pressure` what frees memory (a model's `trim`, a cache of your own): it is
+    called before an operation is retried with less. Errors of Bascule are recognized by their
+    meaning, as are RuntimeError, OSError, TimeoutError, MemoryError, wgpu-py's and the browser's;
+    for others `classify(error)` returns an ErrorKind, or None.
     """
 
     def __init__(
@@ -58,48 +58,49 @@ class RecoveryManager:
         self._matrix_device: Device | None = None
 
     def on_memory_pressure(self, free: Callable[[], Any]) -> None:
-        """Call `free`, which may be async, when memory runs out; it may give the bytes freed."""
+        """Call `free`, which may be async, when memory runs out; it may return the bytes freed."""
         self._frees.append(free)
 
     def heed_pressure(self, pressure: Pressure | None) -> None:
-        """Before each attempt wait while that is "critical", two seconds at most; None: no more.
+        """Before each attempt wait while that is "critical", at most two seconds; None: stop that.
 
-        Hand it what `bascule.open_pressure` gave. It stays the caller's to close.
+        Pass what `bascule.open_pressure` returned. It stays the caller's to close.
         """
         self._pressure = pressure
 
     def matrix_ops(self, device: Device | None = None) -> MatrixOps:
-        """Matrix products on `device`, else on one that is opened once: `matrix_ops().gemm(a, b)`.
+        """Return matrix products on `device`, or on one that is opened once: `matrix_ops().gemm(a,
+        b)`.
 
-        The same object for the same device, so that calls share it.
+        The object is the same for the same device, so that calls share it.
         """
         if self._matrix_ops is None or device is not self._matrix_device:
             self._matrix_ops, self._matrix_device = MatrixOps(device), device
         return self._matrix_ops
 
     def is_ane_available(self) -> Any:
-        """Whether WebNN makes a context on an NPU; an awaitable where an event loop runs."""
+        """Whether WebNN makes a context on an NPU; an awaitable if an event loop is running."""
         return DeviceCompatibilityChecker.is_ane_available()
 
     def ane_integration(self) -> Any:
-        """Return the NPU that WebNN reaches, an ANEIntegration, or None where there is none.
+        """Return the NPU that WebNN reaches, an ANEIntegration, or None if there is none.
 
-        An awaitable where an event loop runs.
+        An awaitable if an event loop is running.
         """
         return start(npu_integration())
 
     def execute_with_recovery(self, name: str, operation: Callable[..., Any]) -> Any:
-        """Run `operation`, and again as the strategy allows; gives its result.
+        """Run `operation`, again as the strategy allows; return its result.
 
-        An operation with a parameter receives its Attempt; one without is only ever repeated as it
-        is: no other tier is tried for it. Either may be async. This gives an awaitable where an
-        event loop runs and works to the end elsewhere. The last error is raised as it is, with
-        those before it in its notes.
+        An operation with a parameter receives its Attempt; one without is only repeated unchanged:
+        no other tier is tried for it. Either may be async. Returns an awaitable if an event loop is
+        running, and runs to completion otherwise. The last error is raised unchanged, with the
+        earlier ones in its notes.
         """
         return start(_Run(self, name, operation).go())
 
     async def free_memory(self) -> int:
-        """Call all that was handed to `on_memory_pressure`; returns the bytes that they report."""
+        """Call everything passed to `on_memory_pressure`; return the bytes that they report."""
         total = 0
         for free in self._frees:
             freed = free()
@@ -120,14 +121,14 @@ class RecoveryManager:
             self.error_recovery.note_pause()
 
     def validate_operation_requirements(self, required: CapabilityRequirements) -> Any:
-        """CapabilityMismatchError, with each lack in words, where the machine offers less.
+        """CapabilityMismatchError, describing everything that is missing, if anything is.
 
-        Gives what was probed; an awaitable where an event loop runs.
+        Returns the probed capabilities; an awaitable if an event loop is running.
         """
         return start(validate_operation_requirements(required))
 
     def system_info(self) -> Any:
-        """Return what was probed of this machine, Capabilities; an awaitable where a loop runs."""
+        """Return this machine's probed Capabilities; an awaitable if an event loop is running."""
         return start(capabilities())
 
 
@@ -167,7 +168,7 @@ class _Run:
             return result
 
     async def _following(self, action: RecoveryAction, attempt: Attempt, retries: int) -> Attempt:
-        """The next attempt, after what has to come before it."""
+        """Return the next attempt, after the steps that precede it."""
         tier, scale = attempt.tier, attempt.memory_scale
         match action:
             case RecoveryAction.RETRY:

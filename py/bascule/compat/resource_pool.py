@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """What a pool has done: `loads` of models, `hits` (requests that found theirs resident),
-    `evictions`, `devices_lost`; bytes on the device now and at most, as its driver counts them.
+    """A pool's statistics: `loads` of models, `hits` (requests whose model was resident),
+    `evictions`, `devices_lost`; bytes on the device now and at the peak, by the driver's count.
     """
 
     loads: int = 0
@@ -42,7 +42,7 @@ class PoolStats:
 
 
 class _NoRoomError(Exception):
-    """A model whose size is known only now does not fit beside those in use."""
+    """A model whose size is only known now does not fit beside those in use."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,21 +55,21 @@ class _Place:
 
 
 class ResourcePool(Closing):
-    """Lends models that share one device and `budget_nbytes` of its memory (None: all there is).
+    """Lends models that share one device and `budget_nbytes` of its memory (None: all of it).
 
-    `async with pool.use(name) as model` loads a model that is not resident, from the cache or the
-    local folder where it lies, and evicts the least recently used ones that no request uses to make
-    room. A WebGPU tier's driver counts every buffer against the budget, the other tiers weights and
-    KV caches. Requests wait for room first come first served; those whose model is resident
-    overtake at most eight times. What it loads again comes from the cache as it is there, and the
-    server is not asked for a newer version. With `low_memory_mode` a model is evicted as soon as no
-    request uses or waits for it; None does so while the machine has less than 1 GiB free.
+    `async with pool.use(name) as model` loads a model that is not resident, from the cache or its
+    local folder, and evicts the least recently used idle ones to make room. On a WebGPU tier every
+    buffer counts against the budget, on the others weights and KV caches. Requests wait for room in
+    order; those whose model is resident overtake at most eight times. A model that is loaded again
+    comes from the cache, without asking the server for a newer version. With `low_memory_mode` a
+    model is evicted as soon as no request uses or waits for it; None does so while the machine has
+    less than 1 GiB free.
 
-    A model in use is never evicted. Within an `async with` of one model, tasks started there among
-    them, another can be used if both fit with their largest passes; else BudgetError, since waiting
-    would not end. A model that is kept after its `async with` may be closed at any time. After a
-    device is lost the next request opens another one. A pool serves one event loop. Close it, or
-    use it in `async with`.
+    A model in use is never evicted. Within an `async with` of one model, including tasks started
+    there, another can be used if both fit with their largest passes; otherwise BudgetError, since
+    waiting would never end. A model that is kept after its `async with` may be closed at any time.
+    After a device is lost the next request opens another one. A pool serves one event loop. Close
+    it, or use it in `async with`.
     """
 
     def __init__(
@@ -101,18 +101,18 @@ class ResourcePool(Closing):
 
     @property
     def device(self) -> Device | None:
-        """The device that is open; what else is put on it counts against the budget, too."""
+        """The open device; anything else on it also counts against the budget."""
         return None if self._place is None else self._place.device
 
     @property
     def resident(self) -> tuple[str, ...]:
-        """The names of the models on the device, the least recently used first."""
+        """The names of the models on the device, least recently used first."""
         entries = sorted(self._queue.entries.values(), key=lambda entry: entry.used)
         return tuple(entry.model.name for entry in entries)
 
     @property
     def stats(self) -> PoolStats:
-        """What the pool has done so far."""
+        """The pool's statistics."""
         now, peak = 0, self._counts.peak_nbytes
         if self._place is not None:
             use = self._place.device.memory()
@@ -123,11 +123,11 @@ class ResourcePool(Closing):
     async def use(
         self, model: str | PathLike[str], **options: Unpack[DeviceLoadOptions]
     ) -> AsyncGenerator[AnyModel]:
-        """Lend a model, loaded with the options of `Device.load` but `wait`.
+        """Lend a model, loaded with the options of `Device.load` except `wait`.
 
-        The same model with other options is another one. Errors as `bascule.load`; BudgetError for
-        a model that alone exceeds the budget, or exceeds it beside those that the caller uses.
-        DeviceLostError where the device is lost in the midst of the work: ask again.
+        The same model with other options is a different one. Errors as `bascule.load`; BudgetError
+        for a model that exceeds the budget alone, or beside those that the caller uses.
+        DeviceLostError if the device is lost during the work: ask again.
         """
         lease = await self._take(str(model), options)
         self._queue.hold(lease)
@@ -153,15 +153,16 @@ class ResourcePool(Closing):
             return await work(lent)
 
     def evict(self) -> int:
-        """Evict every model that no request uses; returns how many."""
+        """Evict every idle model; return how many."""
         n_evicted = 0
         while self._evict_one():
             n_evicted += 1
         return n_evicted
 
     def close(self) -> None:
-        """Close the models and the device. Requests that wait end with InputError, work that is
-        under way with DeviceLostError. Closing twice is fine.
+        """Close the models and the device. Closing twice is fine.
+
+        Waiting requests end with InputError, work in progress with DeviceLostError.
         """
         if self._closed:
             return
@@ -235,7 +236,7 @@ class ResourcePool(Closing):
                 return place.opened
 
             try:
-                # What this pool has loaded before comes back as the cache has it.
+                # What this pool has loaded before comes from the cache unchanged.
                 known = replace(settings, revalidate=name not in self._known)
                 model = await load_model(name, None, opener, known, owns=False)
             except NO_MEMORY as error:
@@ -260,7 +261,7 @@ class ResourcePool(Closing):
         return BudgetError(name, max(self._weights[key], needed), free, self.budget_nbytes)
 
     async def _open(self) -> _Place:
-        """The device; if it is lost, another one."""
+        """Return the device; if it is lost, another one."""
         lost = self._retire()
         if self._place is None:
             opened = await self._open_tier(lost)
@@ -279,7 +280,7 @@ class ResourcePool(Closing):
         return await reopen_tier(self._tier, lost.tier, lost.lost, ModelNeed())
 
     def _retire(self) -> Device | None:
-        """Set a lost device aside until the last request that uses it has ended; return it."""
+        """Set a lost device aside until its last request has ended; return it."""
         place = self._place
         if place is None or not place.device.lost:
             return None
@@ -320,7 +321,7 @@ class ResourcePool(Closing):
         return False
 
     def _evict_one(self) -> bool:
-        """Evict the least recently used model that nothing uses; False where there is none."""
+        """Evict the least recently used idle model; False if there is none."""
         idle = self._queue.idle
         if idle:
             self._evict(idle[0])

@@ -1,4 +1,4 @@
-"""Which backend should do a piece of work: by what was measured here, and what runs have taught."""
+"""Choose a backend for a piece of work: by measurements on this machine, and by past runs."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _ARRAYS = 3  # two operands and a result
 class IntelligentBackendSelector:
     """Chooses by measurement: small work stays on the CPU, large work goes where it is faster.
 
-    The first selection on a machine that is new to Bascule measures its tiers for about a second
-    and keeps that; where it cannot wait (in a running event loop, in most pages) it does so in the
-    background and answers CPU until then: `await selector.ready()` waits. The first work of each
-    kind (see `operation_costs`: fft, sort, reduction, ...) is sampled on each tier in the same way,
-    and priced as one pass over its data until then. The environment's
-    switches (see `bascule.choosing.switches`) are read when a selector is made. With
-    `enable_learning` the times of `execute_with_monitoring` correct the measurement, from
-    5 runs on, and are kept as well. Keep one selector: each has a history of its own.
+    The first selection on a new machine measures its tiers for about a second and remembers that;
+    if it cannot wait (in a running event loop, in most pages) it measures in the background and
+    answers CPU until then: `await selector.ready()` waits. The first work of each kind (see
+    `operation_costs`: fft, sort, reduction, ...) is sampled on each tier in the same way, and
+    priced as one pass over its data until then. The environment's switches (see
+    `bascule.choosing.switches`) are read when a selector is created. With `enable_learning` the
+    times of `execute_with_monitoring` correct the measurement, from 5 runs on, and are remembered
+    as well. Keep one selector: each has its own history.
     """
 
     def __init__(
@@ -57,8 +57,9 @@ class IntelligentBackendSelector:
         known: Survey | None = None,
         costs: Mapping[OperationKind, Costs] | None = None,
     ) -> None:
-        """`known` takes the place of what this machine would be found to be, `costs` that of the
-        samples of kinds of operations. With either nothing is sampled.
+        """`known` replaces the survey of this machine, `costs` the samples of operations.
+
+        With either nothing is sampled.
         """
         self.enable_learning = enable_learning
         self.decisions: deque[Decision] = deque(maxlen=_DECISIONS_KEPT)
@@ -94,10 +95,10 @@ class IntelligentBackendSelector:
         workload: WorkloadCharacteristics,
         preferred_backend: BackendType | str | None = None,
     ) -> BackendType:
-        """The backend for that work; `preferred_backend`, if given, wherever it works.
+        """Return the backend for that work; `preferred_backend`, if given and it works.
 
-        InputError for a malformed workload or an unknown name, TierUnavailableError where the
-        switches or the memory leave no tier.
+        InputError for a malformed workload or an unknown name, TierUnavailableError if the switches
+        or the memory leave no tier.
         """
         if preferred_backend is None:
             try:
@@ -114,16 +115,16 @@ class IntelligentBackendSelector:
         workload: WorkloadCharacteristics | None = None,
         fallback_backends: Iterable[BackendType | str] = (),
     ) -> Any:
-        """Call `func`, time it, and where it fails try the fallbacks in their order.
+        """Call `func`, time it, and if it fails try the fallbacks in order.
 
         A `func` with a parameter gets the BackendType to run on; one without is simply called
-        again. Where it gives an awaitable, so does this. With a `workload` the time counts as
-        evidence for it. An error passes as it is where there is no fallback; if the fallbacks fail,
-        too, BackendsFailedError has all of them.
+        again. If it returns an awaitable, so does this. With a `workload` the time counts as
+        evidence for it. Without a fallback an error is raised unchanged; if the fallbacks fail,
+        too, BackendsFailedError has all errors.
         """
         first = backend_named(backend, "execute_with_monitoring: backend")
         others = [backend_named(b, "fallback_backends") for b in fallback_backends]
-        # What the user has disabled is no fallback; what is merely absent may be: `func` knows.
+        # A disabled backend is no fallback; a missing one may be: `func` knows.
         order = [first, *(b for b in others if not self._switches.refuses(b))]
         checked = workload and workload.checked()
 
@@ -133,10 +134,11 @@ class IntelligentBackendSelector:
         return MonitoredRun(operation_name, order, func, note, self.decisions).go()
 
     def get_performance_summary(self) -> dict[str, Any]:
-        """Statistics of all runs by (backend, operation), times in seconds; tiers, latest choices.
+        """Return statistics of all runs by (backend, operation), times in seconds; tiers, latest
+        choices.
 
-        `recent_backends` has the latest runs' backends, `tiers` what was found of the machine (none
-        before the first selection), `decisions` the log.
+        `recent_backends` has the latest runs' backends, `tiers` the machine's (empty before the
+        first selection), `decisions` the log.
         """
         rows = self._history.statistics.items()
         return {
@@ -148,7 +150,7 @@ class IntelligentBackendSelector:
         }
 
     def reset_performance_history(self) -> None:
-        """Forget all runs and what they have taught, here and on disk; the measurement stays."""
+        """Forget all runs and what was learned from them, also on disk; the measurement stays."""
         self._history = History()
         self._chosen.clear()
         self._save()
@@ -162,7 +164,7 @@ class IntelligentBackendSelector:
         *,
         failed: bool = False,
     ) -> None:
-        """Take a run that was timed elsewhere into the history."""
+        """Add a run that was timed elsewhere to the history."""
         self._history.count(backend.tier, operation_name, seconds, failed=failed)
         if workload is None or not self.enable_learning:
             return
@@ -199,14 +201,14 @@ class IntelligentBackendSelector:
         return chosen
 
     def _known(self) -> Survey | None:
-        """The machine, measured first where this may wait."""
+        """Return the machine's survey, measured first if this may wait."""
         if self._survey is None and self._surveying is None:
             begun = start(self.ready())
             self._surveying = begun if isinstance(begun, asyncio.Task) else None
         return self._survey
 
     def _costs_of(self, workload: WorkloadCharacteristics, surveyed: Survey) -> Costs | None:
-        """The samples of the workload's kind, taken first where this may wait; None without."""
+        """Return the samples of the workload's kind, taken first if this may wait; None without."""
         kind = kind_of_operation(workload.operation_type)
         if kind is None:
             return None
@@ -225,7 +227,7 @@ class IntelligentBackendSelector:
     def _unmeasured(
         self, workload: WorkloadCharacteristics, wanted: BackendType | None
     ) -> BackendType:
-        """The forced one, the one wanted, else the CPU, which runs anywhere."""
+        """Return the forced backend, the preferred one, else the CPU, which runs anywhere."""
         asked = (self._switches.forced, wanted, BackendType.CPU)
         chosen = next((b for b in asked if b and not self._switches.refuses(b)), None)
         if chosen is None:
@@ -270,7 +272,7 @@ class IntelligentBackendSelector:
         return replace(decision, chosen=wanted.tier, reason="it was preferred")
 
     def _save(self) -> None:
-        """Keep what was learned: at once in plain code, soon where an event loop runs."""
+        """Store what was learned: now in synchronous code, soon in a running event loop."""
         if self._survey is None or not self.enable_learning:
             return
         begun = start(self._saved(_learned_key(self._survey)))
@@ -291,9 +293,9 @@ def select_optimal_backend(
     is_iterative: bool = False,
     preferred_backend: BackendType | str | None = None,
 ) -> BackendType:
-    """The backend for work on one array of that shape, by one selector that the process shares.
+    """Return the backend for work on one array of that shape, by the process's shared selector.
 
-    That selector is made, and the environment read, at the first call. Raises as
+    The selector is created, and the environment read, at the first call. Raises as
     `IntelligentBackendSelector.select_backend`.
     """
     shape = tuple(data_shape)
@@ -326,9 +328,9 @@ def _too_wide(tier: Tier, workload: WorkloadCharacteristics) -> str:
 
 
 def _work(workload: WorkloadCharacteristics) -> tuple[Kind, float]:
-    """Which sample such work is like, and how much of it there is."""
+    """Return which sample such work is like, and how much of it there is."""
     size, shape = workload.data_size, workload.data_shape
     if workload.operation_type not in _PRODUCTS:
         return "pass", size
-    # (..., K) times (K, K); of a flat array K is unknown: a square is assumed.
+    # (..., K) times (K, K); for a flat array K is unknown: a square is assumed.
     return "product", size * shape[-1] if len(shape) > 1 else size**1.5

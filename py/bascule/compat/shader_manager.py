@@ -1,4 +1,4 @@
-"""ComputeShaderManager: shaders of the catalogue and of a user's own, at four levels."""
+"""ComputeShaderManager: shaders of the catalogue and of users, at four optimization levels."""
 
 # pyright: reportPrivateUsage=false
 # It runs kernels on what buffers keep for themselves.
@@ -41,7 +41,7 @@ _OPERATIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "multimodal": (*_TRANSFORMER, "l2_normalise", "transpose"),
     }
 )
-# What other libraries call them.
+# Names from other libraries.
 _NAMES: Mapping[str, str] = MappingProxyType(
     {"matrix_multiplication": "matmul", "gemm": "matmul", "layernorm": "layer_norm"}
 )
@@ -60,9 +60,9 @@ _TUNING_S = 5.0
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class ManagedShader:
-    """A shader as `ComputeShaderManager.get_shader` gives it.
+    """A shader from `ComputeShaderManager.get_shader`.
 
-    `variants` names the kernels that its last run has dispatched, one a dispatch.
+    `variants` names the kernels of its last run, one per dispatch.
     """
 
     name: str
@@ -76,13 +76,13 @@ class ManagedShader:
 
 
 class ComputeShaderManager:
-    """Gives shaders and runs them on arrays and buffers.
+    """Finds shaders and runs them on arrays and buffers.
 
-    `model_type` ("text", "vision", "audio", "multimodal") decides which `operations` there are.
-    `optimization_level`: 0 takes the shortest shader, without optional features; 1 the default one,
-    without features; 2 fuses what one kernel can do and takes subgroups where the device has them
-    (slower than level 1 where a CPU imitates the GPU); 3 measures the candidates for the shapes at
-    hand and remembers the fastest. It works on `device`, else on a WebGPU device of its own.
+    `model_type` ("text", "vision", "audio", "multimodal") determines the `operations`.
+    `optimization_level`: 0 uses the shortest shader, without optional features; 1 the default one,
+    without features; 2 fuses what one kernel can do and uses subgroups if the device has them
+    (slower than level 1 on an emulated GPU); 3 measures the candidates for the given shapes and
+    remembers the fastest. Runs on `device`, or on a WebGPU device of its own.
     """
 
     def __init__(
@@ -106,9 +106,10 @@ class ComputeShaderManager:
         return _OPERATIONS[self.model_type]
 
     def get_shader(self, name: str | PathLike[str]) -> ManagedShader:
-        """A shader by its operation ("matrix_multiplication" is "matmul"), or a WGSL file's path.
+        """Return a shader by its operation ("matrix_multiplication" is "matmul"), or a WGSL file's
+        path.
 
-        InputError for a name that is not known.
+        InputError for an unknown name.
         """
         if isinstance(name, PathLike) or name.endswith(".wgsl"):
             return ManagedShader(str(Path(name)), self.optimization_level)
@@ -122,16 +123,16 @@ class ComputeShaderManager:
     def execute_shader(
         self, shader: ManagedShader, input_buffers: Sequence[Any], output_buffers: Sequence[Any]
     ) -> Any:
-        """Run a shader on arrays or `DeviceBuffer`s; gives the outputs, which are filled.
+        """Run a shader on arrays or `DeviceBuffer`s; fill and return the outputs.
 
-        A file's shader gets as many invocations as its first output has elements. This gives an
-        awaitable where an event loop runs, and works to the end elsewhere. InputError for shapes
-        that do not fit; ShaderError, with line and column, for a file that does not compile.
+        A file's shader gets as many invocations as its first output has elements. Returns an
+        awaitable if an event loop is running, and runs to completion otherwise. InputError for
+        shapes that do not fit; ShaderError, with line and column, for a file that does not compile.
         """
         return start(self._execute(shader, list(input_buffers), list(output_buffers)))
 
     def close(self) -> None:
-        """Close the device, if it opened one."""
+        """Close the device, if it was opened here."""
         self._device.close()
 
     async def _execute(self, shader: ManagedShader, inputs: list[Any], outputs: list[Any]) -> Any:
@@ -201,7 +202,7 @@ def _target(pool: BufferPool, output: Any, shape: tuple[int, ...]) -> DeviceBuff
 
 
 def _program(shader: ManagedShader, shapes: Sequence[Shape]) -> Program:
-    """The operation on such operands; fused from level 2 on."""
+    """Return the operation on such operands; fused from level 2 on."""
     graph = Graph(shader.name)
     values = [graph.input(f"x{at}", shape) for at, shape in enumerate(shapes)]
     op = "linear" if shader.name == "linear_gelu" else shader.name
@@ -218,7 +219,7 @@ def _program(shader: ManagedShader, shapes: Sequence[Shape]) -> Program:
 
 
 async def _kernels(backend: WebGpuBackend, program: Program, level: int) -> list[CatalogueKernel]:
-    """A compiled kernel for each call, as the level chooses it."""
+    """Return a compiled kernel for each call, chosen by the level."""
     if level == 3:
         await backend.tune([program], budget_s=_TUNING_S)
         return await backend.pipelines.kernels_for(program.calls)

@@ -23,9 +23,9 @@ class SharedLoad(Generic[M]):
         self._stopped: WeakSet[asyncio.Task[M]] = WeakSet()
 
     async def get(self, load: Callable[[], Coroutine[Any, Any, M]]) -> M:
-        """Load once for all who ask; a caller that is cancelled does not end it for the others.
+        """Load once for all callers; a cancelled caller does not cancel it for the others.
 
-        InputError where `close` comes before the model.
+        InputError if it is closed before the model is loaded.
         """
         if self.model is not None:
             return self.model
@@ -43,7 +43,7 @@ class SharedLoad(Generic[M]):
         return self.model
 
     def close(self) -> None:
-        """Close the model, or end the load that is under way."""
+        """Close the model, or end the load in progress."""
         task, self._task = self._task, None
         if task is not None:
             self._stopped.add(task)

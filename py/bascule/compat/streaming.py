@@ -1,4 +1,4 @@
-"""`StreamingInferencePipeline`: a model that generates by name, and its text as it comes."""
+"""`StreamingInferencePipeline`: a generating model by name, and its streamed text."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bascule.tasks.text_to_text import TextToTextModel
 class StreamingInferencePipeline(Closing):
     """Loads its model with the first prompt. Close it, or use it in `async with`.
 
-    `max_length` bounds the new tokens of a text, `stream_buffer_size` how many of them are under
-    way on the device before the first is read: more hides a slow readback, fewer come smoother.
-    `quantize` makes float weights blocks of fewer bits, as for `bascule.load`.
+    `max_length` limits the new tokens of a text, `stream_buffer_size` how many of them are in
+    flight on the device before the first is read: more hides a slow readback, fewer arrive more
+    smoothly. `quantize` as for `bascule.load`.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class StreamingInferencePipeline(Closing):
         """Answer `prompt`, one user's turn, piece by piece; `stats` has its times afterwards.
 
         With `raw`, or for a model without a chat template, the text itself is continued; a
-        text-to-text model answers it ("translate English to German: Hello world"). Options
-        and errors are those of `LanguageModel.stream` and of `bascule.load`. A loop that is left
-        early holds the model until the generator is closed (`contextlib.aclosing`).
+        text-to-text model answers it ("translate English to German: Hello world"). Options and
+        errors are those of `LanguageModel.stream` and of `bascule.load`. A loop that is left early
+        holds the model until the generator is closed (`contextlib.aclosing`).
         """
         model = await self._loading.get(self._load)
         if "max_tokens" not in options:
@@ -73,7 +73,7 @@ class StreamingInferencePipeline(Closing):
             self.stats = stream.result.stats
 
     def close(self) -> None:
-        """Free the model; a load that is under way ends with an InputError."""
+        """Free the model; a load in progress ends with an InputError."""
         self._loading.close()
 
     async def _load(self) -> LanguageModel | TextToTextModel:

@@ -36,14 +36,14 @@ from bascule.observe.report_text import as_html, as_markdown
 T = TypeVar("T")
 
 FORMATS = ("markdown", "json", "html")
-# What each package is for, and how bad it is without.
+# The purpose of each package, and the severity if it is missing.
 _PACKAGES: dict[str, tuple[Severity, str]] = {
     "numpy": ("critical", "arrays and the cpu tier need it"),
     "wgpu": ("error", "the webgpu tiers need it outside a page"),
     "wasmtime": ("warning", "the wasm tier needs it outside a page"),
     "tokenizers": ("warning", "texts need it outside a page"),
 }
-# A pass of a small model of each family: its kind of work, and how many multiply-adds it has.
+# A pass of a small model of each family: its kind of work, and its multiply-adds.
 _SMALL_MODELS: dict[str, tuple[Kind, float]] = {
     "embedding": ("product", 2e8),
     "text_generation": ("blocks", 1.3e8),
@@ -51,7 +51,7 @@ _SMALL_MODELS: dict[str, tuple[Kind, float]] = {
     "audio": ("product", 5e9),
     "multimodal": ("product", 2.4e10),
 }
-# Families timed by another op mix than the samples have: convolutions, attention over a spectrum.
+# Families with another op mix than the samples: convolutions, attention over a spectrum.
 _BY_PRODUCTS_ALONE = ("vision", "audio", "multimodal")
 _HIGH_S, _MEDIUM_S = 0.05, 0.5
 
@@ -59,9 +59,9 @@ _HIGH_S, _MEDIUM_S = 0.05, 0.5
 class HardwareCompatibilityReporter:
     """Collects findings about packages, hardware, memory and models, and reports them.
 
-    What opens tiers or reads a model works to the end in plain code, and is awaited where an event
-    loop runs, as in a page. Tiers are opened, and measured where this machine is new, when a method
-    first needs them.
+    Methods that open tiers or read a model run to completion in synchronous code, and are awaited
+    if an event loop is running, as in a page. Tiers are opened, and measured if this machine is
+    new, when a method first needs them.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class HardwareCompatibilityReporter:
         return self._add(results)
 
     def collect_hardware_detection_errors(self) -> Any:
-        """Look for accelerators, and open each tier: a list of Findings. Awaitable."""
+        """Look for accelerators, and open each tier; return a list of Findings. Awaitable."""
         return self._begin(self._detect())
 
     async def _detect(self) -> list[Finding]:
@@ -101,7 +101,7 @@ class HardwareCompatibilityReporter:
         return self._add(results)
 
     def collect_resource_pool_errors(self) -> list[Finding]:
-        """Hold the memory that is free against what a model takes."""
+        """Compare the free memory with what a model needs."""
         nbytes = free_nbytes()
         if nbytes is None:
             text = "The system does not report how much memory is free."
@@ -117,9 +117,9 @@ class HardwareCompatibilityReporter:
         return self._add([Finding("warning", "memory", "memory_pressure", text, advice)])
 
     def collect_model_integration_errors(self, model_name: str) -> Any:
-        """Hold what a model needs, by its own files, against each tier that works.
+        """Compare what a model needs, by its own files, with each working tier.
 
-        A list of Findings, awaitable. InputError for an empty name.
+        Returns a list of Findings, awaitable. InputError for an empty name.
         """
         if not model_name:
             raise InputError("model", "a model's name, folder or URL", "an empty name")
@@ -157,18 +157,18 @@ class HardwareCompatibilityReporter:
         return self._add(results)
 
     def test_full_hardware_stack(self) -> Any:
-        """Open and measure each tier anew, and compare a product of matrices with float64's.
+        """Open and measure each tier again, and compare a matrix product with float64.
 
-        A list of Findings, awaitable. On a busy machine, and of adapters in software, speeds are
-        those that are typical elsewhere.
+        Returns a list of Findings, awaitable. On a busy machine, and for software adapters, speeds
+        are typical ones.
         """
         return self._begin(self._test())
 
     def generate_compatibility_matrix(self) -> Any:
-        """Families of models by tiers: a Cell by family and tier, awaitable.
+        """Return a Cell by family of models and tier, awaitable.
 
-        A cell is "measured" where that work was timed here, and its tier has not failed a test,
-        else "assumed".
+        A cell is "measured" if that work was timed here and its tier has not failed a test, else
+        "assumed".
         """
         return self._begin(self._matrix())
 
@@ -189,17 +189,17 @@ class HardwareCompatibilityReporter:
         return rows
 
     def generate_report(self, format: str = "markdown") -> str:
-        """The findings so far, the worst first, as "markdown", "json" or "html".
+        """Return the findings so far, worst first, as "markdown", "json" or "html".
 
-        InputError for another format, and while a method that is to be awaited still runs.
+        InputError for another format, and while an awaitable method is running.
         """
         return render(self.as_json(), format)
 
     def as_json(self, *, matrix: bool = False) -> dict[str, Any]:
-        """All that is known, as plain values.
+        """Return everything that is known, as plain values.
 
-        `matrix` opens the tiers in plain code, unless an awaited method has done so. InputError
-        while a method that is to be awaited still runs.
+        `matrix` opens the tiers in synchronous code, unless an awaited method has done so.
+        InputError while an awaitable method is running.
         """
         if not all(task.done() for task in self._begun):
             hint = "Where an event loop runs, await the reporter's methods before its report."
@@ -229,7 +229,7 @@ class HardwareCompatibilityReporter:
         return results
 
     def save_to_file(self, text: str, path: str | PathLike[str]) -> Path:
-        """Write a report to a file; gives its path."""
+        """Write a report to a file; return its path."""
         result = Path(path)
         result.write_text(text, "utf-8")
         return result
@@ -291,7 +291,7 @@ class HardwareCompatibilityReporter:
 
 
 async def _class_of(model_name: str) -> str:
-    """A sentence on a model's class and size, and what shows them; empty if nothing does."""
+    """Return a sentence on a model's class and size with the evidence; empty without any."""
     try:
         result = await read_family(model_name)
     except BasculeError:
@@ -304,14 +304,14 @@ async def _class_of(model_name: str) -> str:
 
 
 def _by_products(cell: Cell) -> Cell:
-    """Mark a level that follows from matrix products alone; why a tier does not work stands."""
+    """Mark a level that follows from matrix products alone; why a tier does not work stays."""
     if cell.level == "none":
         return cell
     return Cell(cell.level, "assumed", f"by products alone; {cell.reason}")
 
 
 def render(report: dict[str, Any], format: str) -> str:
-    """A report's record as text; InputError for an unknown format."""
+    """Return a report's record as text; InputError for an unknown format."""
     if format == "json":
         return json.dumps(report, indent=2)
     if format == "markdown":
@@ -332,7 +332,7 @@ async def _wrong_product(tier: str) -> str:
 
 
 def _with_adapter(hardware: Hardware, tiers: tuple[TierFacts, ...]) -> Hardware:
-    """Say so where the only Vulkan device that WebGPU finds is the CPU."""
+    """Add a note if the only Vulkan device that WebGPU finds is the CPU."""
     imitated = next((t.device_name for t in tiers if t.software and not t.refused), "")
     if hardware.name != "vulkan" or not hardware.present or not imitated:
         return hardware

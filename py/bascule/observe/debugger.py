@@ -23,11 +23,11 @@ from bascule.tasks.loaded import LoadedModel
 
 
 class WebGPUDebugger:
-    """Compares each dispatch of a model's passes with numpy, and with what the device can do.
+    """Compares each dispatch of a model's passes with numpy, and with the device's roofline.
 
     `target` is a loaded model, a `Device`, or a `UnifiedWebPlatform`, which need not be loaded yet.
-    `trace` has what was captured last, `performance` its analysis. The webgpu tiers alone have
-    dispatches to capture; on others `trace.note` says so.
+    `trace` is the last capture, `performance` its analysis. Only the webgpu tiers have dispatches
+    to capture; on others `trace.note` says so.
     """
 
     def __init__(self, target: UnifiedWebPlatform | Device | LoadedModel) -> None:
@@ -43,11 +43,11 @@ class WebGPUDebugger:
     def capture_shader_trace(
         self, *, passes: int = 1, keep_nbytes: int = 64 << 20
     ) -> Generator[WebGPUDebugger]:
-        """Capture the first `passes` passes of models in the block; `trace` has them after it.
+        """Capture the first `passes` passes of models in the block; `trace` has them afterwards.
 
-        Each dispatch runs on its own, with its operands read before it and its results after it,
+        Each dispatch runs separately, with its operands read before it and its results after it,
         and numpy computes the same from those operands. Arrays of up to `keep_nbytes` stay in the
-        trace. InputError where another capture runs on the device.
+        trace. InputError if another capture is running on the device.
         """
         whole_number("capture_shader_trace, passes", passes, 1)
         whole_number("capture_shader_trace, keep_nbytes", keep_nbytes, 0)
@@ -61,16 +61,16 @@ class WebGPUDebugger:
             self.trace = self._traced(tracer, reason)
 
     def analyze_shader_performance(self) -> Awaitable[ShaderPerformance] | ShaderPerformance:
-        """Hold each timed dispatch of the trace against this device's roofline, measured now.
+        """Compare each timed dispatch of the trace with this device's roofline, measured now.
 
-        Await it where an event loop runs. InputError without a trace of timed dispatches.
+        Await it if an event loop is running. InputError without a trace of timed dispatches.
         """
         return start(self._analyze())
 
     def export_debug_report(self, file: str | PathLike[str]) -> Path:
         """Write the trace, its analysis if there is one, and each kernel's WGSL as one HTML page.
 
-        The page needs nothing else. InputError without a trace.
+        The page is self-contained. InputError without a trace.
         """
         trace = self._need_trace("export_debug_report")
         path = Path(file)
@@ -78,7 +78,9 @@ class WebGPUDebugger:
         return path
 
     def _listen(self, tracer: Tracer) -> tuple[Callable[[], None], list[str]]:
-        """Trace the target's device, now or once it is open; what ends that, and reasons not to."""
+        """Trace the target's device, now or once it is open; return a function that stops it, and
+        reasons not to trace.
+        """
         reasons: list[str] = []
         unwatch: list[Callable[[], None]] = []
 
@@ -88,7 +90,7 @@ class WebGPUDebugger:
             self._backend = opened.backend
 
         async def ignore(_: OpenDevice) -> None:
-            """What runs before the model is there are trials of kernels."""
+            """Before the model is loaded only trials of kernels run."""
 
         def end() -> None:
             while unwatch:
@@ -130,7 +132,7 @@ class WebGPUDebugger:
 
 
 def debug_page(trace: ShaderTrace, performance: ShaderPerformance | None) -> str:
-    """A trace as one HTML page: web/reports/debug.html with the numbers inside."""
+    """Return a trace as one HTML page: web/reports/debug.html with the numbers inside."""
     numbers = trace.as_json()
     numbers["performance"] = None if performance is None else asdict(performance)
     title = f"Shaders on {trace.tier} ({trace.device})"

@@ -1,4 +1,4 @@
-"""Findings of a compatibility report: what is wrong, how badly, and what to do."""
+"""Findings of a compatibility report: what is wrong, how severe it is, and what to do."""
 
 from __future__ import annotations
 

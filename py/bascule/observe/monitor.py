@@ -27,9 +27,9 @@ class PerformanceMonitor:
     """Measures each kernel, compilation and call between `start` and `stop_and_get_report`.
 
     `target` is a loaded model, a `Device`, or a `UnifiedWebPlatform`, which need not be loaded yet.
-    `start` and `stop_and_get_report` wait in plain code (see `bascule.sync`); where a browser
+    `start` and `stop_and_get_report` wait in synchronous code (see `bascule.sync`); if a browser
     cannot do that, `async with PerformanceMonitor(model) as monitor:` measures the block, and
-    `monitor.report` has what it found. One profile at a time runs on a device.
+    `monitor.report` has the result. One profile at a time runs on a device.
     """
 
     def __init__(self, target: UnifiedWebPlatform | Device | LoadedModel) -> None:
@@ -45,20 +45,20 @@ class PerformanceMonitor:
         self._running = False
 
     def start(self) -> None:
-        """Begin to measure; InputError where that has begun, or another profile runs there."""
+        """Start measuring; InputError if it is already measuring, or another profile is running."""
         sync(self._start())
 
     def stop_and_get_report(self) -> PerformanceReport:
-        """End the measuring, wait for the device, and give the report.
+        """Stop measuring, wait for the device, and return the report.
 
-        InputError where nothing was begun, or nothing was loaded meanwhile.
+        InputError if nothing was started, or nothing was loaded meanwhile.
         """
         return sync(self._stop())
 
     def generate_performance_visualization(self, path: str | PathLike[str]) -> Path:
-        """Write the last report as one HTML page that needs nothing else; gives its path.
+        """Write the last report as one self-contained HTML page; return its path.
 
-        InputError where there is no report yet.
+        InputError if there is no report yet.
         """
         if self.report is None:
             hint = "Call start(), do some work, then stop_and_get_report()."

@@ -1,4 +1,4 @@
-"""What a PerformanceMonitor reports: plain numbers, as JSON and as a trace."""
+"""A PerformanceMonitor's report: plain numbers, as JSON and as a trace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORK, _COMPILE, _RUNS = 1, 2, 3
 
 @dataclass(frozen=True, slots=True)
 class TimedRun:
-    """One call of a model; rates are tokens a second, 0 where they have no meaning."""
+    """One call of a model; rates are tokens per second, 0 if they have no meaning."""
 
     kind: str
     start_s: float
@@ -36,11 +36,11 @@ class PerformanceReport:
     """What ran between `start` and `stop_and_get_report`.
 
     `timed_by` says how: "timestamps" of the GPU around each dispatch, "calls" of ops on the CPU, or
-    "submissions" where a device has no timestamps. Times named `_ms` are milliseconds,
-    `start_s` seconds since the start. `busy_ms` sums `work`, `shader_compilation_time_ms` is the
-    time in which at least one pipeline was being compiled, `memory_peak_mb` the most that the
-    device has held meanwhile, in MiB. `n_untimed` dispatches ran without timestamps (a tape has
-    them in its first run, then in each 8th).
+    "submissions" on a device without timestamps. Times named `_ms` are milliseconds, `start_s`
+    seconds since the start. `busy_ms` sums `work`, `shader_compilation_time_ms` is the time in
+    which at least one pipeline was being compiled, `memory_peak_mb` the peak of the device
+    meanwhile, in MiB. `n_untimed` dispatches ran without timestamps (a tape has them in its first
+    run, then in every 8th).
     """
 
     tier: Tier
@@ -64,21 +64,21 @@ class PerformanceReport:
 
     @property
     def first_token_ms(self) -> float:
-        """From the call to the first token, of the first generation; 0 where there was none."""
+        """From the call to the first token, of the first generation; 0 if there was none."""
         return next((run.first_token_ms for run in self.runs if run.n_new_tokens), 0.0)
 
     @property
     def tokens_per_s(self) -> float:
-        """Tokens after the first one a second, of the last generation; 0 where there was none."""
+        """Tokens per second after the first one, of the last generation; 0 if there was none."""
         return next((r.tokens_per_s for r in reversed(self.runs) if r.n_new_tokens), 0.0)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Return everything as plain values."""
         result = asdict(self)
         return {**result, "first_token_ms": self.first_token_ms, "tokens_per_s": self.tokens_per_s}
 
     def chrome_trace(self) -> dict[str, Any]:
-        """The same in Chrome's trace format, which Perfetto and chrome://tracing open."""
+        """Return the same in Chrome's trace format, which Perfetto and chrome://tracing open."""
         work = "GPU" if self.timed_by != "calls" else "CPU"
         rows = {_WORK: f"{work} by {self.timed_by}", _COMPILE: "compiled pipelines", _RUNS: "calls"}
         events: list[dict[str, Any]] = [
@@ -110,7 +110,7 @@ def _event(name: str, row: int, start_s: float, seconds: float) -> dict[str, Any
 def report_of(
     profile: Profile, runs: Sequence[tuple[float, ModelRun]], tier: Tier, device: str
 ) -> PerformanceReport:
-    """The report of a profile and of runs, each with the second in which it ended."""
+    """Return the report of a profile and of runs, each with the second in which it ended."""
     return PerformanceReport(
         tier,
         device,
@@ -144,7 +144,7 @@ def _timed_run(ended_s: float, run: ModelRun) -> TimedRun:
 
 
 def _covered_s(spans: Sequence[Span]) -> float:
-    """Seconds in which at least one of the spans lasts."""
+    """Return the seconds in which at least one of the spans lasts."""
     total_s, end_s = 0.0, 0.0
     for span in sorted(spans, key=lambda span: span.start_s):
         until_s = span.start_s + span.seconds

@@ -23,15 +23,15 @@ from bascule.errors import TierUnavailableError
 from bascule.machine.capabilities import capabilities
 
 _PACKAGES = ("numpy", "wgpu", "tokenizers")
-# Products of so many rows and columns, to show where the GPU begins to win.
+# Rows and columns of products that show where the GPU becomes faster.
 _SIDES = (16, 64, 256, 1024, 4096)
 _MODELS = (ModelNeed("a small encoder"), ModelNeed("a small chat model", "blocks"))
 
 
 async def examine() -> dict[str, Any]:
-    """A report of plain values: versions, tiers with reasons, adapters, capabilities, folders.
+    """Return plain values: versions, tiers with reasons, adapters, capabilities, folders.
 
-    A machine that is new is measured for it (see `bascule.choosing.survey`).
+    A new machine is measured first (see `bascule.choosing.survey`).
     """
     result = await survey(read_switches(), fresh=True)
     selector = IntelligentBackendSelector(known=result)
@@ -97,7 +97,7 @@ async def _adapters() -> list[dict[str, Any]]:
 
 
 def _folder(name: str, path: Path) -> dict[str, Any]:
-    """A folder's size; of what may not be read, nothing counts."""
+    """Return a folder's size; what may not be read does not count."""
     nbytes = 0
     for where, _, files in os.walk(path):
         with suppress(OSError):

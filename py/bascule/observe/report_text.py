@@ -8,7 +8,7 @@ from bascule.observe.visualization import filled
 
 
 def as_markdown(report: dict[str, Any]) -> str:
-    """The record of `HardwareCompatibilityReporter.as_json` for people."""
+    """Format the record of `HardwareCompatibilityReporter.as_json` for people."""
     counts = ", ".join(f"{n} {severity}" for severity, n in report["counts"].items())
     lines = ["# Hardware compatibility", "", f"Bascule {report['version']}: {counts}.", ""]
     for finding in report["findings"]:
@@ -36,7 +36,7 @@ def as_markdown(report: dict[str, Any]) -> str:
 
 
 def as_html(report: dict[str, Any]) -> str:
-    """The same as one page that needs nothing else."""
+    """The same as one self-contained page."""
     return filled("compatibility.html", "Hardware compatibility", report)
 
 

@@ -1,4 +1,4 @@
-"""What a device can do at best, measured, and how near each dispatch of a trace comes to it."""
+"""The measured roofline of a device, and how close each dispatch of a trace comes to it."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ class Sizes:
     side: int
 
 
-# Past the caches of a GPU; a software adapter would work on those for seconds.
+# Past the caches of a GPU; on a software adapter that would take seconds.
 _OF_A_GPU, _OF_SOFTWARE = Sizes(16 << 20, 2048), Sizes(4 << 20, 512)
 QUICK_SIZES = Sizes(1 << 18, 128)
 
 
 def usual_sizes(backend: Backend) -> Sizes:
-    """The sizes at which a backend of that kind shows what it can do."""
+    """Return the sizes at which a backend of that kind reaches its peak."""
     software = backend.adapter is None or backend.adapter.software
     return _OF_SOFTWARE if software else _OF_A_GPU
 
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Bytes a second of a copy, and operations a second of a product of matrices, measured."""
+    """Measured bytes per second of a copy, and operations per second of a matrix product."""
 
     bytes_per_s: float
     flops_per_s: float
     timed_by: TimedBy
 
     def attainable_s(self, flops: float, nbytes: float) -> float:
-        """The least time of so many operations on so many bytes."""
+        """Return the least time of that many operations on that many bytes."""
         return max(flops / self.flops_per_s, nbytes / self.bytes_per_s)
 
 
@@ -55,7 +55,7 @@ class Roofline:
 class DispatchPerformance:
     """A dispatch beside the roofline.
 
-    `flops` are two a multiply-add; `share` is the attainable time over the measured one, None where
+    `flops` are two per multiply-add; `share` is the attainable time over the measured one, None if
     that is below the clock's resolution. Above 1: its data was in a cache.
     """
 
@@ -72,14 +72,14 @@ class DispatchPerformance:
 
 @dataclass(frozen=True, slots=True)
 class ShaderPerformance:
-    """The dispatches of a trace that were timed, in order, and the device's roofline."""
+    """The timed dispatches of a trace, in order, and the device's roofline."""
 
     roofline: Roofline
     dispatches: tuple[DispatchPerformance, ...]
 
     @property
     def slowest(self) -> tuple[DispatchPerformance, ...]:
-        """Those with the most time to win, first: measured less attainable."""
+        """The dispatches by the time that could be saved, most first: measured less attainable."""
         return tuple(sorted(self.dispatches, key=lambda each: each.attainable_ms - each.ms))
 
 
@@ -88,10 +88,10 @@ async def measure_roofline(
     product_op: Literal["matmul", "linear"] = "matmul",
     sizes: Sizes | None = None,
 ) -> Roofline:
-    """Time a copy and a product of matrices, by the op of that name; sizes by the kind of backend.
+    """Time a copy and a matrix product, by the op of that name; sizes by the kind of backend.
 
-    The WASM tier has a kernel for linear layers alone: its matmul is numpy's. InputError where
-    another profile runs.
+    The WASM tier has a kernel only for linear layers: its matmul is numpy's. InputError if another
+    profile is running.
     """
     sizes = sizes or usual_sizes(backend)
     copied = _copy(sizes.copied)
@@ -105,7 +105,7 @@ async def measure_roofline(
 
 
 def held_against(roofline: Roofline, calls: Sequence[TracedCall]) -> ShaderPerformance:
-    """Each timed dispatch beside the roofline, by the op table's costs at the sizes of its run."""
+    """Compare each timed dispatch with the roofline, by the op table's costs at the run's sizes."""
     results: list[DispatchPerformance] = []
     for each in calls:
         if each.seconds is None:
@@ -145,9 +145,9 @@ def _product(side: int, op: str) -> Program:
 
 
 async def _seconds(backend: Backend, program: Program) -> tuple[float, TimedBy]:
-    """The time of a run, after a first one, which compiles and touches the memory.
+    """Return the time of a run, after a first one, which compiles and touches the memory.
 
-    The shortest of a few; the mean of many where those are short for a clock that browsers round.
+    The shortest of a few; the mean of many if they are short for a clock that browsers round.
     """
     stores = {v.name: backend.states((v,), {}) for v in (*program.inputs, *program.outputs)}
     operands = {v.name: stores[v.name] for v in program.inputs}
@@ -174,7 +174,7 @@ async def _seconds(backend: Backend, program: Program) -> tuple[float, TimedBy]:
 async def _profiled(
     backend: Backend, run: Callable[[], Awaitable[None]], n_runs: int
 ) -> tuple[list[float], TimedBy]:
-    """Seconds of each of so many runs."""
+    """Return the seconds of each of that many runs."""
     await backend.start_profile()
     try:
         began = perf_counter()

@@ -1,4 +1,4 @@
-"""What a WebGPUDebugger has captured: dispatches, what is wrong with them, and their kernels."""
+"""A WebGPUDebugger's capture: dispatches, their errors, and their kernels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ShaderTrace:
 
     @property
     def first_wrong(self) -> TracedCall | None:
-        """The first dispatch with a difference; None where all are right."""
+        """The first dispatch with a difference; None if all are right."""
         return next(iter(self.findings), None)
 
     @property
@@ -52,7 +52,7 @@ class ShaderTrace:
         return f"{count}: {sentence(self.first_wrong)}{more}"
 
     def as_json(self) -> dict[str, Any]:
-        """All but the arrays, as plain values."""
+        """Return everything but the arrays, as plain values."""
         return {
             "tier": self.tier,
             "device": self.device,
@@ -66,7 +66,7 @@ class ShaderTrace:
 
 
 def sentence(call: TracedCall) -> str:
-    """What is wrong with a dispatch that has a difference."""
+    """Return what is wrong with a dispatch that has a difference."""
     result = call.difference
     assert result is not None
     where = (
@@ -133,5 +133,5 @@ def _kernel(kernel: TracedKernel) -> dict[str, Any]:
 
 
 def _plain(number: float) -> float | str:
-    """JSON has no NaN and no infinity."""
+    """Replace NaN and infinity, which JSON does not have."""
     return number if isfinite(number) else str(number)

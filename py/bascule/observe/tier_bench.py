@@ -1,4 +1,4 @@
-"""Measure each tier that works here: its memory, its arithmetic, and a sentence encoder."""
+"""Measure each working tier: its memory, its arithmetic, and a sentence encoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bascule.observe.tier_report import Fact, TierFigures, TierReport, measured,
 from bascule.tasks.embedder import EmbeddingModel
 
 MODEL = "all-MiniLM-L6-v2"
-# Whose answers the others' are compared with. It is measured first.
+# The tier whose answers the others are compared with. It is measured first.
 _REFERENCE: Tier = "cpu"
 _SENTENCE = "A bascule bridge lifts its leaf by a counterweight."
 _BATCH, _QUICK_BATCH = 16, 4
@@ -37,12 +37,12 @@ async def measure_tiers(
     progress: ProgressCallback | None = None,
     finished: Callable[[TierFigures], None] | None = None,
 ) -> TierReport:
-    """Open each tier, time a copy, a product of matrices and embeddings, and compare the answers.
+    """Open each tier, time a copy, a matrix product and embeddings, and compare the answers.
 
-    `model` is a sentence encoder. `quick` takes small sizes and few runs, for a first look.
-    `environment` joins what is known of Python. `progress` counts hundredths of stages, `finished`
-    gets the figures of each tier when it is done. A tier that does not work says why, as does a
-    figure that could not be measured. InputError for an unknown tier.
+    `model` is a sentence encoder. `quick` uses small sizes and few runs, for a first look.
+    `environment` is added to the facts about Python. `progress` counts hundredths of stages,
+    `finished` gets the figures of each tier when it is done. A tier that does not work has a
+    reason, as does a figure that could not be measured. InputError for an unknown tier.
     """
     if wrong := [tier for tier in tiers if tier not in TIERS]:
         raise InputError("tiers", f"tiers of {', '.join(TIERS)}", repr(wrong[0]))
@@ -70,7 +70,7 @@ class _Bench:
         self._no_reference = f"the {_REFERENCE} tier was not measured"
 
     async def measure(self, tier: str) -> TierFigures:
-        """Figures of a tier, or why it does not work."""
+        """Return the figures of a tier, or why it does not work."""
         info = tier_info(_tier(tier))
         try:
             return await self._measure(info.name, info.label)
@@ -169,7 +169,7 @@ class _Bench:
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """A first run, the shortest of those after it, and the rows."""
+    """A first run, the shortest of the following ones, and the rows."""
 
     cold: Fact
     warm: Fact
@@ -183,7 +183,7 @@ async def _timed(model: EmbeddingModel, texts: list[str], n_warm: int) -> _Timed
 
 
 async def _timed_run(model: EmbeddingModel, texts: list[str]) -> tuple[float, memoryview[float]]:
-    """Milliseconds of a run, and its rows."""
+    """Return the milliseconds of a run, and its rows."""
     began = perf_counter()
     result = await model.embed_rows(texts)
     return 1e3 * (perf_counter() - began), result.rows
@@ -202,7 +202,7 @@ def _device_facts(device: Device) -> dict[str, Fact]:
     if adapter is None:
         return {"device": reported(device.device_name, "the tier")}
     by = "GPUAdapterInfo" if IN_PAGE else "the driver"
-    # A browser that names no adapter does not say either whether the CPU imitates it.
+    # A browser that names no adapter does not say either whether the CPU emulates it.
     nameless = unknown(f"{by} names no adapter")
     named = adapter.vendor or adapter.architecture or adapter.device or adapter.description
     return {

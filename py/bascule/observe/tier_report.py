@@ -1,4 +1,4 @@
-"""The report of a run over all tiers: its records, ratios, and JSON to and fro."""
+"""The report of a run over all tiers: its records, ratios, and JSON."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class Fact:
 
     @property
     def number(self) -> float | None:
-        """The value, where it is a number."""
+        """The value, if it is a number."""
         return None if isinstance(self.value, str | bool) else self.value
 
 
 def measured(value: float) -> Fact:
-    """A measured figure."""
+    """Return a measured figure."""
     return Fact(value, "measured")
 
 
 def reported(value: float | str | bool, by: str) -> Fact:
-    """What something says of itself."""
+    """Return a reported fact."""
     return Fact(value, f"reported by {by}")
 
 
 def unknown(why: str) -> Fact:
-    """A fact that is not known, and why."""
+    """Return an unknown fact, and why."""
     return Fact(None, f"unknown: {why}")
 
 
@@ -58,13 +58,13 @@ UNITS: Mapping[str, str] = {
     "batch_warm": "ms",
     "deviation": "",
 }
-# Those in which tiers are compared; rates are better where they are higher, times where lower.
+# The figures in which tiers are compared; higher rates and lower times are better.
 COMPARED = ("copy", "matmul", "one_warm", "batch_warm")
 
 
 @dataclass(frozen=True, slots=True)
 class TierFigures:
-    """What one tier does here. `refused` says why it does not work, and is empty where it does.
+    """One tier's results. `refused` says why it does not work, and is empty if it does.
 
     `facts` are its device's: name, software, timed_by, sizes. `figures` are in the units of
     `UNITS`; `deviation` is the largest absolute difference of an embedding's element from the cpu
@@ -89,11 +89,11 @@ class TierReport:
 
     @property
     def slowdowns(self) -> dict[str, dict[str, float]]:
-        """For each compared figure and tier: how many times slower than the fastest, 1 for that."""
+        """Return for each compared figure and tier how many times slower than the fastest it is."""
         return {name: _slowdowns(name, self.tiers) for name in COMPARED}
 
     def as_json(self) -> dict[str, Any]:
-        """The report as plain values."""
+        """Return the report as plain values."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -105,7 +105,7 @@ class TierReport:
 
     @classmethod
     def from_json(cls, text: str) -> TierReport:
-        """Read a report; InputError for anything else, or a version that is not known."""
+        """Parse a report; InputError for anything else, or an unknown version."""
         try:
             report = _record(json.loads(text), "the report")
         except ValueError:
@@ -154,7 +154,7 @@ def _tier(record: Mapping[str, Any]) -> TierFigures:
 
 
 def facts_of(record: Mapping[str, Any]) -> dict[str, Fact]:
-    """Facts by their names, of plain values; InputError for a source that is none."""
+    """Parse facts by name; InputError for an invalid source."""
     return {name: _fact(name, _record(value, name)) for name, value in record.items()}
 
 

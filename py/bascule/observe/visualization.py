@@ -10,14 +10,14 @@ from typing import Any
 from bascule.base import assets
 from bascule.observe.performance import PerformanceReport
 
-# Of longer profiles the page shows the longest spans; the numbers by kernel count all.
+# For longer profiles the page shows the longest spans; the numbers by kernel include all.
 _MOST_SPANS = 20_000
 _MOST_SAMPLES = 4_000
 _MARKS = re.compile(r"<!--title-->|<!--body-->|/\*style\*/|/\*data\*/")
 
 
 def performance_page(report: PerformanceReport) -> str:
-    """The page's HTML."""
+    """Return the page's HTML."""
     numbers = report.as_json()
     work, memory = numbers["work"], numbers["memory"]
     if len(work) > _MOST_SPANS:
@@ -30,7 +30,7 @@ def performance_page(report: PerformanceReport) -> str:
 
 
 def filled(template: str, title: str, numbers: dict[str, Any]) -> str:
-    """The page that all reports share, with a title, the `template`'s part and its numbers."""
+    """Return the page that reports share, with a title, the `template`'s part and its numbers."""
     data = json.dumps(numbers, allow_nan=False)
     # In a script element only "<" could end it.
     data = data.replace("<", "\\u003c")

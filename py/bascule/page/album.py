@@ -1,4 +1,4 @@
-"""The pictures of a page: embedded once, found by words or by another one, and classified."""
+"""The pictures of a page: embedded once, searched by words or by another one, and classified."""
 
 # pyright: reportPrivateUsage=false
 # A page's session has no Device; an index is put where its model runs.
@@ -29,7 +29,7 @@ class Album:
         self._rows: dict[str, Array] = {}
 
     async def add(self, key: str, pixels: Any, width: int, height: int) -> list[tuple[str, float]]:
-        """Embed a picture from RGBA bytes; the most probable of the model's own labels."""
+        """Embed a picture from RGBA bytes; return the most probable of the model's own labels."""
         rgba = np.frombuffer(pixels, np.uint8).reshape(height, width, 4)
         picture = np.ascontiguousarray(rgba[..., :3])
         labels: list[tuple[str, float]] = []
@@ -47,17 +47,17 @@ class Album:
         return labels
 
     async def search(self, text: str) -> list[tuple[str, float]]:
-        """All pictures with their scores for a text, the best first."""
+        """Return all pictures with their scores for a text, best first."""
         (row,) = await self._texts("search").embed_text([text])
         return _pairs(await self._index.search(row, max(1, len(self._index))))
 
     async def like(self, key: str) -> list[tuple[str, float]]:
-        """All pictures with their scores for one of them, which is the first."""
+        """Return all pictures with their scores for one of them, which comes first."""
         row = self._row("like", key)
         return _pairs(await self._index.search(row, max(1, len(self._index))))
 
     async def classify(self, key: str, labels: list[str], template: str) -> list[tuple[str, float]]:
-        """How probable each of some labels is for a picture, the most probable first."""
+        """Return the probability of each label for a picture, most probable first."""
         model = self._texts("classify")
         row = self._row("classify", key)
         texts = await model.embed_text([template.replace("{}", label) for label in labels])
@@ -66,7 +66,7 @@ class Album:
         return sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1])
 
     async def remove(self, keys: list[str]) -> int:
-        """Forget pictures; how many."""
+        """Remove pictures; return how many."""
         known = [key for key in keys if key in self._rows]
         for key in known:
             del self._rows[key]

@@ -1,4 +1,4 @@
-"""A Python console in a page: sources in, text and pictures out. web/repl-worker.js calls it."""
+"""A Python console in a page: source in, text and pictures out. web/repl-worker.js calls it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_REPR = 100_000
 
 
 def _start(main: Coroutine[Any, Any, Any], **_: object) -> asyncio.Task[Any]:
-    """Stand in for `asyncio.run` on a loop that runs: the console waits for the task."""
+    """Replace `asyncio.run` on a running loop: the console waits for the task."""
     return asyncio.ensure_future(main)
 
 
@@ -37,9 +37,9 @@ class ConsoleSession:
 
     `text(kind, text)` gets what is printed ("out", "err"), the value of a last expression ("value")
     and errors ("error"); `picture(type, bytes, id)` what is displayed: see `pictures.picture_of`. A
-    value with a method `clicked(x, y)` has an id other than 0; `click` calls that method.
-    `canvas(id, width, height, clickable)` asks for a canvas, which comes by `attach`: a displayed
-    `Canvas`, or a value's attribute `canvas`, draws on it.
+    value with a method `clicked(x, y)` has a nonzero id; `click` calls that method. `canvas(id,
+    width, height, clickable)` asks for a canvas, which is passed to `attach`: a displayed `Canvas`,
+    or a value's attribute `canvas`, draws on it.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ConsoleSession:
         )
 
     def is_complete(self, source: str) -> bool:
-        """Whether Enter should run this: it is complete, or wrong, and no block is still open."""
+        """Whether Enter should run this: it is complete, or invalid, and no block is open."""
         last = source.rpartition("\n")[2]
         if "\n" in source and last.strip() and last[0] in " \t":
             return False
@@ -80,14 +80,14 @@ class ConsoleSession:
             return True
 
     def complete(self, source: str) -> Any:
-        """The names that continue the last word of a source, and where that word starts."""
+        """Return the names that complete the last word of a source, and where that word starts."""
         names, start = self._console.complete(source)
         return to_js([sorted(set(names)), start])
 
     async def run(self, source: str) -> bool:
-        """Run a source to its end, that of an `asyncio.run(...)` in its last line included.
+        """Run a source to its end, including an `asyncio.run(...)` in its last line.
 
-        What it prints and shows goes to the callbacks. False where an error ended it.
+        What it prints and displays goes to the callbacks. False if it ended with an error.
         """
         self._n_runs += 1
         name = f"<console {self._n_runs}>"
@@ -96,8 +96,10 @@ class ConsoleSession:
         return await self._shown(self._run(source, name))
 
     async def click(self, id_: int, x: float, y: float) -> bool:
-        """Call `clicked(x, y)` of a displayed value, shares of its width and height, and show it
-        again. False where an error ended it.
+        """Call `clicked(x, y)` of a displayed value, with fractions of its size, and display it
+        again.
+
+        False if it ended with an error.
         """
         value = self._pictures[id_ - 1]
 
@@ -109,7 +111,7 @@ class ConsoleSession:
         return await self._shown(clicked())
 
     async def open(self, pixels: Any, width: int, height: int) -> bool:
-        """Give sources a picture as `opened`: red, green, blue, alpha, (height, width, 4) uint8."""
+        """Pass a picture to sources as `opened`: RGBA, (height, width, 4) uint8."""
         tell = self._tell_package
         await loadPackagesFromImports("import numpy", messageCallback=tell, errorCallback=tell)
         await need_numpy("a picture", "This Pyodide has no numpy.")
@@ -119,7 +121,7 @@ class ConsoleSession:
         return True
 
     async def _shown(self, work: Awaitable[Any]) -> bool:
-        """Show what the work gives, or how it ended; False where an error ended it."""
+        """Display the result of the work, or its error; False for an error."""
         self._running = asyncio.current_task()
         try:
             await self._show_value(await work)
@@ -140,12 +142,12 @@ class ConsoleSession:
         return True
 
     def cancel(self) -> None:
-        """End what runs where it awaits."""
+        """Cancel what is running, where it awaits."""
         if self._running:
             self._running.cancel()
 
     def display(self, *values: Any) -> None:
-        """Show values: as pictures where they have one, else as text."""
+        """Display values: as pictures if they have one, else as text."""
         for value in values:
             is_clickable = callable(getattr(value, "clicked", None))
             canvas = _canvas_of(value)
@@ -158,7 +160,7 @@ class ConsoleSession:
                 self._text("value", f"{repr(value)[:_MOST_REPR]}\n")
 
     async def attach(self, id_: int, target: Any) -> None:
-        """Give a displayed value the canvas that was asked for."""
+        """Pass the requested canvas to a displayed value."""
         try:
             await _canvas_of(self._pictures[id_ - 1]).attach(target)
         except BasculeError as error:
@@ -197,13 +199,13 @@ class ConsoleSession:
             self._picture("image/png", to_js(data), 0)
 
     def _words(self, error: BaseException) -> str:
-        """A traceback from the console's own first line on."""
+        """Return a traceback from the console's own first line on."""
         if isinstance(error, SyntaxError) and error.filename == self._console.filename:
             return "".join(traceback.format_exception_only(error))
         return self._console.formattraceback(error)
 
 
 def _canvas_of(value: Any) -> Any:
-    """The canvas that shows a value, if one does."""
+    """Return the canvas that shows a value, if there is one."""
     result = value if isinstance(value, Canvas) else getattr(value, "canvas", None)
     return result if isinstance(result, Canvas) else None

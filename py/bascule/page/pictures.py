@@ -1,4 +1,4 @@
-"""Pictures of Python values: what IPython's display protocol and matplotlib give."""
+"""Pictures of Python values: IPython's display protocol and matplotlib."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def picture_of(value: Any) -> tuple[str, bytes] | None:
-    """The type and the bytes of a value's picture (`_repr_png_`, `_repr_svg_`), if it has one.
+    """Return the type and bytes of a value's picture (`_repr_png_`, `_repr_svg_`), if it has one.
 
-    A class is no value, and a method that fails or gives nothing is no picture.
+    A class has no picture, nor does a value whose method fails or returns None.
     """
     if isinstance(value, type):
         return None
@@ -29,7 +29,7 @@ def picture_of(value: Any) -> tuple[str, bytes] | None:
 
 
 def figures(modules: Mapping[str, ModuleType]) -> Iterator[bytes]:
-    """PNG files of matplotlib's open figures, which are closed; none where it is not imported."""
+    """Yield PNG files of matplotlib's open figures, and close them; none if it is not imported."""
     plots: Any = modules.get("matplotlib.pyplot")
     for number in plots.get_fignums() if plots else ():
         figure = plots.figure(number)

@@ -1,8 +1,9 @@
-"""What a memory snapshot of Pyodide holds: imported modules, compiled code, this package's files.
+"""The contents of a memory snapshot of Pyodide: imported modules, compiled code, this package's
+files.
 
 All of it runs inside Pyodide. web/snapshot-steps.mjs, for node and for a browser that makes its
 own, calls `collect` in one Pyodide and `prepare` in a second one, whose memory becomes the
-snapshot; web/boot.js calls `resume` where a page boots from it. A snapshot can hold neither
+snapshot; web/boot.js calls `resume` when a page boots from it. A snapshot can hold neither
 JavaScript objects nor numpy, so nothing here imports them.
 """
 
@@ -31,22 +32,23 @@ from types import CodeType, ModuleType
 from bascule.base import assets
 from bascule.text.jinja_library import provide_jinja
 
-# Modules of these need the page or shared libraries: a snapshot has none of them.
+# Modules of these need the page or shared libraries, and cannot be in a snapshot.
 _EXCLUDED = ("js", "pyodide_js", "numpy", "__main__")
 _PACKAGE = "bascule"
 _TEXTS = (".js", ".wgsl", ".html", ".css")
 _OTHERS = (".json", ".wasm", ".zip")
 
-# By path: the hash of the source, and its code as `_packed` gives it: a page that starts reads and
-# checks each byte of the snapshot, and needs few of these.
+# By path: the hash of the source, and its code as `_packed` returns it. A page that starts reads
+# and checks each byte of the snapshot, and needs few of these.
 _codes: dict[str, tuple[bytes, bytes]] = {}
-# Files that are read by their path, not by `assets.text`.
+# Files that are read by path, not by `assets.text`.
 _files: dict[str, bytes] = {}
 _key = ""
 
 
 def collect(folder: str) -> bytes:
-    """What `prepare` takes, recorded in a Pyodide that has imported all that a page imports.
+    """Return the input of `prepare`, recorded in a Pyodide that has imported all that a page
+    imports.
 
     The names of the loaded modules, and the code of all files of `folder` and of numpy's loaded
     ones. (Compiling leaves garbage in memory, so that memory cannot become the snapshot.)
@@ -64,10 +66,10 @@ def collect(folder: str) -> bytes:
 
 
 def prepare(key: str, folder: str, collected: bytes) -> list[str]:
-    """Fill this Pyodide's memory: import what can be imported, keep code and files of the rest.
+    """Fill this Pyodide's memory: import what can be imported, store code and files of the rest.
 
-    `folder` is where the package lies now; a page that resumes does not need it. Returns the names
-    of the imported modules.
+    `folder` is where the package is now; a page that resumes does not need it. Returns the names of
+    the imported modules.
     """
     global _key
     _key = key
@@ -92,7 +94,7 @@ def prepare(key: str, folder: str, collected: bytes) -> list[str]:
 def resume(key: str, environment: str) -> bool:
     """Turn a restored memory into this page's: its environment (a JSON object), new random seeds.
 
-    False where the snapshot was made under another key.
+    False if the snapshot was made under another key.
     """
     environ.update(json.loads(environment))
     random.seed()
@@ -128,7 +130,7 @@ def _unpacked(packed: bytes) -> CodeType:
 
 
 class _CollectedLoader(InspectLoader):
-    """Runs the collected code of a module whose file need not be there."""
+    """Runs the collected code of a module without its file."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -168,7 +170,7 @@ class _PackageFinder:
 
 
 class _FileLoader(SourceFileLoader):
-    """Runs the collected code of a file whose source is still the same."""
+    """Runs the collected code of a file whose source is unchanged."""
 
     def get_code(self, fullname: str) -> CodeType | None:
         path = self.get_filename(fullname)

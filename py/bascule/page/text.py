@@ -1,4 +1,4 @@
-"""What a page asks of a language model: options and prompts as JSON, pieces in few messages."""
+"""A page's requests to a language model: options and prompts as JSON, pieces in few messages."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from bascule.tasks.sampler import GREEDY, Sampling
 
 _SAMPLING = tuple(field.name for field in fields(Sampling))
 _KNOWN = ("greedy", *(name for name in OPTIONS if name != "progress"))
-# Between two messages: an eye sees no difference, and the page's thread has fewer to draw.
+# Time between two messages: imperceptible, and the page's thread has less to draw.
 _EVERY_S = 0.03
 
 
 def options_from_json(text: str) -> dict[str, Any]:
-    """Options of `LanguageModel.stream` from a JSON object; null is as if it were not there.
+    """Parse options of `LanguageModel.stream` from a JSON object; null is the same as leaving it
+    out.
 
     They are those of `StreamOptions`, and `greedy` in place of sampling settings. InputError for
-    what is unknown or of another kind.
+    unknown or invalid ones.
     """
     record = json.loads(text)
     if not isinstance(record, dict):
@@ -44,7 +45,7 @@ def options_from_json(text: str) -> dict[str, Any]:
 
 
 def prompt_from_json(text: str) -> str | list[int]:
-    """A prompt as text, or as token ids."""
+    """Parse a prompt: text, or token ids."""
     prompt = json.loads(text)
     if isinstance(prompt, str):
         return prompt
@@ -52,7 +53,7 @@ def prompt_from_json(text: str) -> str | list[int]:
 
 
 def ids_of(value: object) -> list[int]:
-    """Token ids out of what a page gave; InputError if it is something else."""
+    """Return token ids from a page's value; InputError if it is something else."""
     listed = cast(list[object], value) if isinstance(value, list) else [None]
     if not all(type(token) is int for token in listed):
         raise InputError("prompt", "text, or a list of token ids", f"{value!r:.40}")
@@ -60,9 +61,10 @@ def ids_of(value: object) -> list[int]:
 
 
 async def read_out(stream: TextStream, report: Callable[[str, int], None]) -> None:
-    """Hand a stream's pieces to `report(text, n_tokens)`; n_tokens counts all that came so far.
+    """Pass a stream's pieces to `report(text, n_tokens)`; n_tokens counts all so far.
 
-    Pieces that come together go together. Cancelling ends the stream, and reports what had come.
+    Pieces that arrive together are passed together. Cancelling ends the stream, and reports what
+    had arrived.
     """
     loop = asyncio.get_running_loop()
     waiting: list[str] = []

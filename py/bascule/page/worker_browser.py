@@ -1,4 +1,4 @@
-"""What web/worker.js calls: a model in a worker, spoken to in strings and buffers."""
+"""The functions that web/worker.js calls: a model in a worker, addressed in strings and buffers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _PICTURE_ACTIONS = ("search", "like", "classify", "remove")
 M = TypeVar("M", bound=LoadedModel)
-# JavaScript's callbacks: a piece of text with the count of tokens, and progress.
+# JavaScript's callbacks: a piece of text with the number of tokens, and progress.
 ReportPiece = Callable[[str, int], None]
 Report = Callable[..., None]
 P = ParamSpec("P")
@@ -47,7 +47,7 @@ P = ParamSpec("P")
 def _as_answer(
     method: Callable[Concatenate[PageSession, P], Coroutine[Any, Any, Any]],
 ) -> Callable[Concatenate[PageSession, P], Coroutine[Any, Any, Any]]:
-    """Run a session's method as work that can be cancelled; what it raises becomes JSON."""
+    """Run a session's method as cancellable work; errors become JSON."""
 
     @wraps(method)
     async def answer(self: PageSession, *args: P.args, **kwargs: P.kwargs) -> Any:
@@ -59,7 +59,7 @@ def _as_answer(
 class PageSession:
     """One model at a time, on devices that outlive it.
 
-    An answer is JSON, {"error": ...} among it, or an array's memory.
+    An answer is JSON, possibly {"error": ...}, or an array's memory.
     """
 
     def __init__(self) -> None:
@@ -74,11 +74,11 @@ class PageSession:
         self._remembering: asyncio.Task[None] | None = None
 
     async def load(self, model: str, tier: str, report: Report) -> str:
-        """Load a model in place of the present one, and stop what that one does.
+        """Load a model in place of the present one, whose work is stopped.
 
         `report(stage, done, total, unit)` gets its progress.
         """
-        # Here, not in the work: of two loads that begin together the later one stays.
+        # Here, not in the work: of two loads that start together the later one stays.
         stopping = self._stop()
 
         async def work() -> str:
@@ -106,18 +106,18 @@ class PageSession:
 
     @_as_answer
     async def embed(self, texts: str) -> Any:
-        """Embed a JSON list of texts: an `EmbeddedRows`, or a JSON error."""
+        """Embed a JSON list of texts; return `EmbeddedRows`, or a JSON error."""
         return await self._model_of("embed", EmbeddingModel).embed_rows(json.loads(texts))
 
     @_as_answer
     async def rank(self, query: str, texts: str) -> str:
-        """Score a JSON list of texts for a query: a `Ranking` as JSON."""
+        """Score a JSON list of texts for a query; return a `Ranking` as JSON."""
         model = self._model_of("rank", ClassifierModel)
         return json.dumps(asdict(await model.rank(query, json.loads(texts))))
 
     @_as_answer
     async def classify(self, texts: str) -> str:
-        """Classify a JSON list of texts and pairs of texts: each one's `Classification` as JSON."""
+        """Classify a JSON list of texts and pairs of texts: a JSON list of `Classification`s."""
         model = self._model_of("classify", ClassifierModel)
         result = await model.classify(json.loads(texts))
         return json.dumps([asdict(each) for each in result])
@@ -125,11 +125,11 @@ class PageSession:
     async def chat(
         self, messages: str, options: str, report_piece: ReportPiece, report: Report
     ) -> str:
-        """Answer a JSON list of messages: the Generation as JSON.
+        """Answer a JSON list of messages; return the Generation as JSON.
 
-        `report_piece(text, n_tokens)` gets the text as it comes, with the count of tokens so far;
-        `report("prefill", done, total, "tokens")` how much of the prompt is read. For `options` see
-        page_text.py. One that is called while another runs waits for its turn.
+        `report_piece(text, n_tokens)` gets the text as it arrives, with the number of tokens so
+        far; `report("prefill", done, total, "tokens")` how much of the prompt has been read. For
+        `options` see page/text.py. A concurrent call waits for its turn.
         """
 
         def start(model: LanguageModel, **chosen: Any) -> TextStream:
@@ -140,7 +140,7 @@ class PageSession:
     async def generate(
         self, prompt: str, options: str, report_piece: ReportPiece, report: Report
     ) -> str:
-        """Continue a text or token ids, given as JSON; else as `chat`."""
+        """Continue a text or token ids, given as JSON; otherwise as `chat`."""
 
         def start(model: LanguageModel, **chosen: Any) -> TextStream:
             return model.stream(prompt_from_json(prompt), **chosen)
@@ -156,7 +156,8 @@ class PageSession:
         report_segment: Callable[[str], None],
         report: Report,
     ) -> str:
-        """Transcribe a Float32Array of one channel: the Transcription as JSON, "srt" and "vtt" too.
+        """Transcribe a Float32Array of one channel; return the Transcription as JSON, with "srt"
+        and "vtt".
 
         `options` are those of `SpeechModel.transcribe` as JSON; `report_segment` gets each segment
         as JSON, `report` progress.
@@ -173,7 +174,7 @@ class PageSession:
 
     @_as_answer
     async def pictures(self, action: str, options: str, pixels: Any) -> str:
-        """Do what an `Album` does with pictures, by its method's name and arguments as JSON."""
+        """Call a method of `Album` by its name, with arguments as JSON."""
         album, chosen = await self._album_of("pictures"), json.loads(options)
         if action == "add":
             chosen["pixels"] = pixels.to_memoryview()
@@ -183,12 +184,12 @@ class PageSession:
 
     @_as_answer
     async def logits(self, ids: str) -> Any:
-        """The (T, V) float32 logits after each of a JSON list of token ids, or a JSON error."""
+        """Return the (T, V) float32 logits after each of a JSON list of ids, or a JSON error."""
         return await self._model_of("logits", LanguageModel).logits(ids_of(json.loads(ids)))
 
     @_as_answer
     async def tune(self, budget_s: float, report: Report) -> str:
-        """Tune the device for the loaded model; reports as `load` does."""
+        """Tune the device for the loaded model; reports as `load`."""
         model = self._loaded("tune")
         tell = _reporting(report)
         return json.dumps((await model.tune(budget_s, progress=tell)).as_json())
@@ -201,10 +202,10 @@ class PageSession:
         report: Report,
         report_tier: Callable[[str], None],
     ) -> str:
-        """Measure all tiers (`bascule.observe.tier_bench`): the TierReport as JSON.
+        """Measure all tiers (`bascule.observe.tier_bench`); return the TierReport as JSON.
 
         `environment` has the page's facts as JSON; `report` is called as by `load`, `report_tier`
-        with each tier's figures as JSON. A model that is loaded is closed first.
+        with each tier's figures as JSON. A loaded model is closed first.
         """
         stopping = self._stop()
 
@@ -227,7 +228,7 @@ class PageSession:
         return await self.answered(work())
 
     async def cache(self, action: str, locations: str) -> str:
-        """List ("ls"), remove ("rm", a JSON list of locations or null for all) or "verify"."""
+        """List ("ls"), remove ("rm", a JSON list of locations, or null) or "verify" the cache."""
 
         async def work() -> str:
             if self._remembering is not None:
@@ -246,14 +247,14 @@ class PageSession:
         return await self.answered(work(), cancellable=False)
 
     def stats(self) -> str:
-        """The model's counters, and how many tiers are open."""
+        """Return the model's counters, and how many tiers are open."""
         stats = {} if self._model is None else self._model.stats
         return json.dumps({**stats, "tiers_open": len(self._tiers.backends)})
 
     async def cancel(self) -> None:
-        """Stop all that runs or waits; the answers to that then say so."""
-        # A coroutine, because JavaScript's calls of coroutines begin later: what was asked for
-        # before has begun by now.
+        """Stop everything that runs or waits; its answers say so."""
+        # A coroutine, because JavaScript's calls of coroutines start later: earlier requests have
+        # started by now.
         self._stop()
 
     async def close(self) -> None:
@@ -276,7 +277,7 @@ class PageSession:
         return json.dumps(asdict(stream.result))
 
     def _stop(self) -> asyncio.Future[Any]:
-        """Begin to stop; the result can be awaited until everything has ended."""
+        """Start to stop; await the result until everything has ended."""
         for task in self._running:
             task.cancel()
         return asyncio.gather(*self._running, return_exceptions=True)
@@ -293,7 +294,7 @@ class PageSession:
         return model
 
     async def _album_of(self, verb: str) -> Album:
-        """The pictures of the loaded model."""
+        """Return the pictures of the loaded model."""
         await need_numpy(verb, "Load numpy into this Pyodide first.")
         from bascule.page.album import Album  # arrays and kernels: few pages need them
 
@@ -313,7 +314,7 @@ class PageSession:
             self._model = None
 
     async def answered(self, work: Any, *, cancellable: bool = True) -> Any:
-        """Await work that `cancel` may end; what it raises becomes JSON."""
+        """Await work that `cancel` may end; errors become JSON."""
         task = asyncio.ensure_future(work)
         if cancellable:
             self._running.add(task)
@@ -332,9 +333,7 @@ class PageSession:
 
 
 async def _remember(model: str, files: FilesRead | None, auto: Tier | None) -> None:
-    """Remember for web/ahead.js what a load read and which tier "auto" took, if its model is on a
-    server.
-    """
+    """Remember for web/ahead.js what a load read and which tier "auto" chose."""
     address = locate(model).rstrip("/")
     if files is not None and address.startswith(("http://", "https://")):
         await remember_load(await open_remembered(), address, files, auto)

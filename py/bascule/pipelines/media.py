@@ -64,7 +64,7 @@ def _samples(recording: Mapping[str, Any], options: Options) -> Any:
 
 
 async def image_classification(model: ImageModel, inputs: Any, options: Options) -> list[Any]:
-    """Return the `top_k` (5) best of an image as {"label", "score"}; a list of those for several."""
+    """Return the `top_k` (5) best of an image as {"label", "score"}; a list for several."""
     options["top_k"] = whole_number("top_k", options.get("top_k", 5), 1)
     results = [
         [{"label": label, "score": score} for label, score in each.probabilities.items()]

@@ -1,4 +1,4 @@
-"""Rows of float32 numbers in a device's memory, in blocks that a tensor may have there."""
+"""Rows of float32 numbers in a device's memory, in blocks no larger than a tensor may be."""
 
 # pyright: reportPrivateUsage=false
 # Rows are added to buffers that hold some already.
@@ -13,7 +13,7 @@ from bascule.errors import LimitError
 from bascule.kernels.buffer import BufferPool, DeviceBuffer
 from bascule.kernels.kernel_device import KernelDevice
 
-# Growing by larger blocks would only leave more of the last one empty.
+# Larger blocks would only leave more of the last one empty.
 _MOST_BLOCK_NBYTES = 64 << 20
 _LEAST_ROWS = 256
 _FEW_NBYTES = 8 << 20
@@ -31,12 +31,12 @@ class Block:
 
     @property
     def n(self) -> int:
-        """How many rows are filled."""
+        """The number of filled rows."""
         return len(self.keys)
 
     @property
     def capacity(self) -> int:
-        """How many rows fit."""
+        """The number of rows that fit."""
         return self.buffer.shape[0]
 
 
@@ -50,16 +50,16 @@ class Blocks:
 
     @property
     def n(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return sum(block.n for block in self.listed)
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the device, free places in blocks included."""
+        """Bytes on the device, including free rows in blocks."""
         return sum(block.buffer.nbytes for block in self.listed)
 
     def key(self, place: int) -> Key:
-        """The key of a row by its place among all."""
+        """Return the key of a row by its position among all."""
         for block in self.listed:
             if place < block.n:
                 return block.keys[place]
@@ -67,7 +67,7 @@ class Blocks:
         raise IndexError(place)
 
     def add(self, rows: Array, keys: Sequence[Key]) -> None:
-        """Copy rows (n, width) behind the others, or none of them where memory ends."""
+        """Copy rows (n, width) after the others, or none of them if memory runs out."""
         before = [(block, block.n) for block in self.listed]
         try:
             self._add(rows, keys)
@@ -95,7 +95,7 @@ class Blocks:
 
     @property
     def _spare_rows(self) -> int:
-        """Rows of a new block that few need: twice as many in all while they are few."""
+        """Return the extra rows of a new block that needs few."""
         few = self.n * self.width * 4 <= _FEW_NBYTES
         return self.n if few else self.n // 4
 
@@ -116,7 +116,7 @@ class Blocks:
         return rows
 
     async def remove(self, keys: Set[Key]) -> None:
-        """Remove rows, block by block; a block without any is freed."""
+        """Remove rows, block by block; an empty block is freed."""
         for block in tuple(self.listed):
             staying = np.array([key not in keys for key in block.keys], bool)
             if staying.all():
@@ -130,7 +130,7 @@ class Blocks:
                 block.buffer.close()
 
     def check(self) -> None:
-        """InputError where a block was freed with its device; DeviceLostError where it was lost."""
+        """InputError if a block was freed with its device; DeviceLostError if it was lost."""
         for block in self.listed:
             block.buffer._check_on(self._pool, "index")
 

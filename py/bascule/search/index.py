@@ -1,4 +1,4 @@
-"""Index: rows of numbers that stay on a device, and which of them are nearest to a query."""
+"""Index: rows of numbers that stay on a device, and the search for those nearest to a query."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Metric = Literal["cosine", "dot"]
 METRICS: tuple[Metric, ...] = ("cosine", "dot")
 _MOST_COLUMNS = 1 << 16
 _MOST_RESULTS = 1024
-# Scores of so many queries are on the device at a time.
+# Scores of this many queries are on the device at a time.
 _QUERIES_AT_ONCE = 64
 # No product of two such rows overflows float32.
 _MOST_NORM = 1e18
@@ -33,9 +33,9 @@ _MOST_KEY = 1 << 53  # whole numbers that JSON and JavaScript have
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search gives: `scores` float32 (n, k), the best first, and the `keys` of those rows.
+    """A search's result: `scores` float32 (n, k), best first, and the `keys` of those rows.
 
-    Of one query (C,) they have no first axis. k is less than was asked for where there are fewer.
+    For one query (C,) they have no first axis. k is smaller than requested if there are fewer rows.
     """
 
     scores: Array
@@ -46,8 +46,8 @@ class Index(Closing):
     """Rows of float32 numbers on a device, searched there by matrix product and selection.
 
     `Index(device, 384)` takes rows of 384 numbers, such as embeddings. `metric` "cosine" scales
-    rows and queries to length 1, "dot" takes them as they are. A search is exact; only the k best
-    scores and their places leave the device. Freed by `close`, `async with`, or with its device.
+    rows and queries to length 1, "dot" takes them unchanged. A search is exact; only the k best
+    scores and their positions leave the device. Freed by `close`, `async with`, or with its device.
     """
 
     def __init__(self, device: Device, dim: int, *, metric: Metric = "cosine") -> None:
@@ -78,7 +78,7 @@ class Index(Closing):
 
     @property
     def dim(self) -> int:
-        """Numbers a row."""
+        """Numbers per row."""
         return self._blocks.width
 
     @property
@@ -88,7 +88,7 @@ class Index(Closing):
 
     @property
     def keys(self) -> list[Key]:
-        """The keys of all rows, in the order in which they came."""
+        """The keys of all rows, in the order of adding."""
         return [key for block in self._blocks.listed for key in block.keys]
 
     @property
@@ -97,12 +97,12 @@ class Index(Closing):
         return self._blocks.nbytes
 
     async def add(self, vectors: Any, keys: Iterable[Key] | None = None) -> list[Key]:
-        """Add rows (n, dim), or one (dim,); their keys.
+        """Add rows (n, dim), or one (dim,); return their keys.
 
-        A key is a string or a whole number that no other row has; without `keys` rows are numbered.
+        A key is a string or an integer that no other row has; without `keys` rows are numbered.
         Rows are copied to the device, and nothing else holds them. InputError for other shapes,
-        NaN, infinity, a row of zeros with "cosine", and keys that are there already; LimitError
-        where the device has no room. Then nothing is added.
+        NaN, infinity, a row of zeros with "cosine", and existing keys; LimitError if the device has
+        no room. Then nothing is added.
         """
         await self._ready("Index.add")
         rows = await self._rows("Index.add, vectors", vectors)
@@ -119,9 +119,9 @@ class Index(Closing):
         return named
 
     async def remove(self, keys: Iterable[Key]) -> int:
-        """Remove rows by their keys; how many. Their memory serves the rows that come next.
+        """Remove rows by their keys; return how many. Their memory is reused.
 
-        InputError, and nothing is removed, where a key is not there.
+        InputError, and nothing is removed, if a key does not exist.
         """
         wanted = listed("Index.remove, keys", keys, "a list of keys")
         await self._ready("Index.remove")
@@ -138,11 +138,12 @@ class Index(Closing):
         return len(gone)
 
     async def search(self, queries: Any, k: int = 10) -> Found:
-        """The k rows of the highest scores for each of the queries (n, dim), or of one (dim,).
+        """Return the k rows with the highest scores for each of the queries (n, dim), or one
+        (dim,).
 
-        Of equal scores the row that came first is first. k is at most 1,024. InputError for other
-        shapes, NaN and infinity, and where the index is closed; DeviceLostError where its device
-        was lost with its rows.
+        Among equal scores the row added first comes first. k is at most 1,024. InputError for other
+        shapes, NaN and infinity, and if the index is closed; DeviceLostError if its device was lost
+        with its rows.
         """
         k = whole_number("Index.search, k", k, 1, _MOST_RESULTS)
         await self._ready("Index.search")
@@ -162,11 +163,11 @@ class Index(Closing):
         return Found(scores[0], results[0]) if one else Found(scores, results)
 
     async def save(self, name: str) -> int:
-        """Write it to the cache under a name, in place of what was there; how many bytes.
+        """Write it to the cache under a name, replacing what was there; return the bytes.
 
-        It is cached as models are: `bascule cache` lists and removes it, and it is evicted when
-        room is needed and it was unused for longest. InputError for a name that is none,
-        SourceError where the cache has no room, SetupError where it may not be used.
+        It is cached like models: `bascule cache` lists and removes it, and the least recently used
+        are evicted when room is needed. InputError for an invalid name, SourceError if the cache
+        has no room, SetupError if it cannot be used.
         """
         store = await open_store(_name_of(name))
         await self._ready("Index.save")
@@ -179,10 +180,10 @@ class Index(Closing):
 
     @classmethod
     async def load(cls, device: Device, name: str) -> Self:
-        """Read one that `save` has written, onto a device.
+        """Read what `save` has written, onto a device.
 
-        InputError where nothing is stored under that name, ModelFileError for what is stored there
-        and is no index, or is damaged.
+        InputError if nothing is stored under that name, ModelFileError if it is not an index, or
+        damaged.
         """
         await need_numpy("Index.load", _NUMPY_HINT)
         await device.kernel_device.ready("Index.load")
@@ -223,7 +224,7 @@ class Index(Closing):
         yield tail
 
     def _rename(self, keys: Sequence[Key]) -> None:
-        """Give rows that were just read their keys."""
+        """Assign rows that were just read their keys."""
         start = 0
         for block in self._blocks.listed:
             block.keys = list(keys[start : start + block.n])
@@ -232,7 +233,7 @@ class Index(Closing):
         self._next = 1 + max((key for key in keys if isinstance(key, int)), default=-1)
 
     async def _best(self, rows: Array, k: int) -> tuple[Array, Array]:
-        """Scores and places (n, k) of the best rows for some queries."""
+        """Return scores and positions (n, k) of the best rows for some queries."""
         n = len(rows)
         padded = 1 << (n - 1).bit_length()  # programs are compiled for few numbers of queries
         filled = np.zeros((padded, self.dim), np.float32)
@@ -264,7 +265,7 @@ class Index(Closing):
         into: tuple[DeviceBuffer, DeviceBuffer],
         at: int,
     ) -> None:
-        """The k best rows of a block, `into` from element `at` on."""
+        """Choose the k best rows of a block, `into` from element `at` on."""
         scores = await self._device.ops.matmul(queries, block.buffer, transposed=True)
         await self._top.choose(scores, block.n, k, start, into, at)
         scores.close()
@@ -280,7 +281,7 @@ class Index(Closing):
         self._device.check_open(where)
 
     async def _rows(self, where: str, value: Any) -> Array:
-        """Rows as they are compared: float32 (n, dim) or (dim,), of length 1 for "cosine"."""
+        """Return rows as they are compared: float32, of length 1 for "cosine"."""
         read = getattr(value, "numpy", None)
         result = await read() if isinstance(value, DeviceBuffer) and read else value
         try:
@@ -310,7 +311,7 @@ class Index(Closing):
             raise InputError(where, f"finite numbers up to {most:.1e}", f"{largest}")
 
     def _named(self, keys: Iterable[Key] | None, n: int) -> list[Key]:
-        """Keys for n new rows."""
+        """Return keys for n new rows."""
         if keys is None:
             named: list[Key] = []
             number = self._next

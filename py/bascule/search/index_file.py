@@ -1,4 +1,4 @@
-"""An index as bytes: a safetensors file of its rows and their keys, not trusted when it is read."""
+"""An index as bytes: a safetensors file of its rows and their keys, read as untrusted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_DIM = 1 << 16
 
 
 def frame(dim: int, metric: str, keys: Sequence[Key]) -> tuple[bytes, bytes]:
-    """What stands before the rows of an index, and behind them."""
+    """Return the bytes before the rows of an index, and after them."""
     tail = json.dumps(list(keys), separators=(",", ":")).encode()
     end = len(keys) * dim * 4
     header: dict[str, Any] = {
@@ -49,7 +49,7 @@ class IndexReader:
 
     @classmethod
     async def open(cls, file: str, nbytes: int, chunks: AsyncGenerator[bytes]) -> IndexReader:
-        """Read the header. ModelFileError for one that is not that of an index."""
+        """Read the header. ModelFileError if it is not an index's."""
         first = await anext(chunks, b"")
         length = header_nbytes(first, nbytes, file)
         if length > min(_MOST_HEADER, len(first) - 8):
@@ -74,7 +74,7 @@ class IndexReader:
         return reader
 
     async def rows(self) -> AsyncGenerator[Array]:
-        """All rows, float32, some (n, dim) at a time."""
+        """Yield all rows, float32, some (n, dim) at a time."""
         remaining = self._n
         row = self.dim * 4
         while remaining:
@@ -86,7 +86,7 @@ class IndexReader:
             remaining -= n
 
     async def keys(self) -> list[Key]:
-        """The keys of the rows. ModelFileError where they are not one a row, all different."""
+        """Return the keys of the rows. ModelFileError unless there is a different one per row."""
         parts = [self._rest]
         missing = self._keys_nbytes - len(self._rest)
         while missing > 0:
@@ -111,7 +111,7 @@ class IndexReader:
 
 
 async def open_reader(store: IndexStore) -> IndexReader:
-    """What a store holds. InputError where it holds nothing."""
+    """Read what a store contains. InputError if it is empty."""
     result = await store.open()
     if result is None:
         _, _, name = store.url.partition(":")

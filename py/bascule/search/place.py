@@ -1,4 +1,4 @@
-"""Which store an index has on this side: the page's or the native one."""
+"""Choose the store of an index: the page's or the native one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bascule.search.stores import IndexStore
 
 
 async def open_store(name: str) -> IndexStore:
-    """The place of an index of that name."""
+    """Return the store of an index of that name."""
     if IN_PAGE:
         from bascule.search.store_browser import PageStore
 

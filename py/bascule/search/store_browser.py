@@ -1,4 +1,4 @@
-"""Where a page stores an index: in the browser's cache of models."""
+"""The store of an index in a page: the browser's cache of models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PageStore:
 
     @classmethod
     async def make(cls, url: str) -> Self:
-        """The place of that name. SourceError in a page that can store nothing."""
+        """Return the store of that name. SourceError in a page that cannot store anything."""
         fetcher = await page_fetcher()
         if not fetcher.ownFiles:
             raise SourceError(url, "this page can store nothing", hint=_STORAGE_HINT)

@@ -1,4 +1,4 @@
-"""An index in the cache, outside a page: chunks that are named by their hash."""
+"""The store of an index outside a page: chunks in the cache, named by their hash."""
 
 from __future__ import annotations
 

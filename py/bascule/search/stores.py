@@ -1,4 +1,4 @@
-"""Where an index is stored: in the cache of models, by chunks that are named by their hash."""
+"""The store of an index in the cache of models: chunks named by their hash."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ class IndexStore(Protocol):
 
     @property
     def url(self) -> str:
-        """How the cache names it."""
+        """Its name in the cache."""
         ...
 
     async def write(self, nbytes: int, pieces: AsyncIterable[bytes]) -> None:
-        """Store so many bytes in place of what was there; what was there stays where this fails.
+        """Store that many bytes in place of what was there, which stays if this fails.
 
-        SourceError where the cache has no room; SetupError where it may not be used.
+        SourceError if the cache has no room; SetupError if it cannot be used.
         """
         ...
 
     async def open(self) -> tuple[int, AsyncGenerator[bytes]] | None:
-        """How many bytes are stored, and these, in chunks; None where nothing is."""
+        """Return how many bytes are stored, and these in chunks; None if there are none."""
         ...
 
 
 def no_room(url: str, nbytes: int) -> SourceError:
-    """The error of an index that does not fit the cache."""
+    """Return the error of an index that does not fit the cache."""
     hint = "Make room with `bascule cache rm`; BASCULE_CACHE_MOST_GB is its limit."
     return SourceError(url, f"the cache has no room for {nbytes:,} bytes", hint=hint)
 
 
 def damaged(url: str, index: int) -> ModelFileError:
-    """The error of a stored chunk that is gone, or is not what was stored."""
+    """Return the error of a stored chunk that is missing or damaged."""
     return ModelFileError(url, f"its chunk {index} is missing or damaged")
 
 
 async def in_chunks(pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
-    """The same bytes in chunks of CHUNK_NBYTES; only the last one is smaller."""
+    """Yield the same bytes in chunks of CHUNK_NBYTES; only the last one is smaller."""
     waiting = bytearray()
     async for piece in pieces:
         at = 0

@@ -1,4 +1,4 @@
-"""The k best of each row of scores, chosen on the device."""
+"""The k best of each row of scores, selected on the device."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from bascule.kernels.shader import Shader
 NONE = 0xFFFFFFFF  # the id of a place that nothing fills
 _LOWEST = -3.4e38
 _FILE = "shaders/user/top_scores.wgsl"
-# A lane looks at so many elements for each that it may keep, and at no fewer than so many.
+# Elements that a lane looks at for each that it may keep, and at least.
 _LOOKED_AT_FOR_ONE = 16
 _LEAST_LOOKED_AT = 128
-# So many candidates are few enough for a single lane.
+# This many candidates are few enough for a single lane.
 _FEW = 512
 
 
 def lanes_for(n: int, k: int) -> int:
-    """Lanes that share a row of n elements."""
+    """Return the lanes that share a row of n elements."""
     if n <= _FEW:
         return 1
     return max(1, n // max(_LOOKED_AT_FOR_ONE * k, _LEAST_LOOKED_AT))
 
 
 class TopScores:
-    """Chooses, of each row of scores on a device, the k largest and where they are."""
+    """Selects, from each row of scores on a device, the k largest and their positions."""
 
     def __init__(self, device: KernelDevice) -> None:
         self._has_lanes = device.pool.backend.tier in SHADER_TIERS
@@ -45,10 +45,10 @@ class TopScores:
         into: tuple[DeviceBuffer, DeviceBuffer],
         at: int,
     ) -> None:
-        """Of the first n scores of each row (rows, stride), the k best into `into`, best first.
+        """Write the k best of the first n scores of each row (rows, stride) to `into`, best first.
 
-        Those of row r fill k places from at + r * k on; ids count from `first_id`. Where n is less
-        than k the last places hold NONE.
+        Those of row r go to k elements from at + r * k on; ids count from `first_id`. If n is less
+        than k the last ones are NONE.
         """
         rows, stride = scores.shape
         inputs: tuple[DeviceBuffer, ...] = (scores,)
@@ -68,7 +68,7 @@ class TopScores:
             n = stride = lanes * k
 
     def close(self) -> None:
-        """Give the compiled kernels back."""
+        """Free the compiled kernels."""
         self._first.close()
         self._again.close()
 
@@ -107,7 +107,7 @@ def _reference_again(
 def _chosen(
     scores: Array, ids: Array, outputs: tuple[Array, Array], lanes: int, k: int, at: int
 ) -> tuple[Array, Array]:
-    """What the lanes of each row leave in the outputs."""
+    """Return what the lanes of each row leave in the outputs."""
     rows, n = scores.shape
     if lanes == 1 and n > 4 * k:
         scores, ids = _likely(scores, ids, k)
@@ -126,7 +126,7 @@ def _chosen(
 
 
 def _likely(scores: Array, ids: Array, k: int) -> tuple[Array, Array]:
-    """The elements of each row that are at least its k-th best; the others would only be sorted."""
+    """Return the elements of each row that are at least its k-th best."""
     n = scores.shape[1]
     least = np.partition(scores, n - k, axis=1)[:, n - k]
     places = [np.flatnonzero(row >= worst) for row, worst in zip(scores, least, strict=True)]

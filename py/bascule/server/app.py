@@ -22,7 +22,7 @@ from bascule.server.models import list_models
 from bascule.server.snapshot import BackgroundMaker, snapshots_folder
 from bascule.server.wheel import WheelHouse, site_index
 
-# What the operating system's own table may lack or have wrong; browsers insist on some of these.
+# What the operating system's own table may lack or have wrong; browsers require some of these.
 _TYPES = {
     ".mjs": "text/javascript",
     ".js": "text/javascript",
@@ -33,7 +33,7 @@ _TYPES = {
     ".gguf": "application/octet-stream",
     ".json": "application/json",
 }
-# A model's folder comes from anywhere: nothing in it may run on the page's origin.
+# A model's folder is untrusted: nothing in it may run on the page's origin.
 _INERT = {"Content-Security-Policy": "sandbox; default-src 'none'"}
 
 
@@ -47,13 +47,13 @@ def create_app(
     cors: str | None = None,
     snapshots: bool = False,
 ) -> Starlette:
-    """The server's application.
+    """Create the server's application.
 
-    `models` holds a folder a model; `pyodide` the Pyodide distribution. `isolated` sends the
+    `models` has a folder per model; `pyodide` is the Pyodide distribution. `isolated` sends the
     headers that make pages cross-origin isolated. `extra` serves more folders under their prefixes;
     `checkout` takes page and wheel from another tree. `cors` is an origin whose pages may read
     everything here, or "*". With `snapshots`, pages are offered a memory snapshot of Python once it
-    is made, in the background after the first visit.
+    has been made, in the background after the first visit.
     """
     house = WheelHouse(checkout)
     maker = BackgroundMaker(pyodide) if snapshots else None
@@ -119,14 +119,14 @@ def _folder_route(prefix: str, root: Path, start: str = "index.html") -> Route:
 
 
 def _models_route(root: Path) -> Route:
-    """Model files are bytes for a loader, whatever their names: no browser shows or runs them."""
+    """Serve model files as bytes, whatever their names: no browser displays or runs them."""
 
     async def serve_file(request: Request) -> Response:
         asked = request.path_params["path"]
         try:
             path = _inside(root, asked)
         except HTTPException:
-            # Of a model's small files some are optional, and browsers write a red line for a 404.
+            # Some small files of a model are optional, and browsers log an error for a 404.
             name, _, file = asked.partition("/")
             if file.endswith(".json") and name.strip(".") and (root / name).is_dir():
                 return Response(status_code=204, headers=_INERT)
@@ -139,7 +139,7 @@ def _models_route(root: Path) -> Route:
 def _file(
     request: Request, path: Path, kind: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    # no-cache: the browser asks each time, and gets a 304 where its ETag still holds.
+    # no-cache: the browser asks each time, and gets a 304 if its ETag is current.
     response = FileResponse(
         path,
         media_type=kind,
@@ -150,7 +150,7 @@ def _file(
 
 
 def _inside(root: Path, asked: str) -> Path:
-    """The regular file that was asked for, if it lies within root once links are followed."""
+    """Return the requested regular file, if it is within root after following links."""
     home = root.resolve()
     try:
         path = (home / asked).resolve()

@@ -1,4 +1,4 @@
-"""Who may ask the dev server, and the headers of every answer."""
+"""Access checks of the dev server, and the headers of every response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ISOLATION = {
 
 
 class Guard:
-    """Refuses foreign Host headers (DNS rebinding) and sets the headers of every answer."""
+    """Rejects foreign Host headers (DNS rebinding) and sets the headers of every response."""
 
     def __init__(self, app: ASGIApp, isolated: bool, cors: str | None) -> None:
         self._app = app
@@ -32,7 +32,7 @@ class Guard:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -55,7 +55,7 @@ class Guard:
 
 
 def check_origin(origin: str) -> str:
-    """An origin as browsers send it, or "*". InputError for anything else."""
+    """Return an origin as browsers send it, or "*". InputError for anything else."""
     if origin != "*" and not _ORIGIN.fullmatch(origin):
         hint = "Give scheme, host and port alone, for example http://localhost:3000."
         raise InputError("serve --cors", "an origin or *", repr(origin), hint=hint)

@@ -1,4 +1,4 @@
-"""Which models a folder has, for pages that let a visitor choose."""
+"""The models in a folder, for pages that let a visitor choose."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _KINDS: Mapping[type[Family], ModelKind] = {
 
 
 def list_models(folder: Path) -> list[dict[str, str]]:
-    """Name and kind of each model in the folder that runs."""
+    """Return name and kind of each supported model in the folder."""
     results: list[dict[str, str]] = []
     try:
         folders = sorted(path for path in folder.iterdir() if path.is_dir())
@@ -47,7 +47,7 @@ def list_models(folder: Path) -> list[dict[str, str]]:
 
 
 def _kind(folder: Path) -> ModelKind | None:
-    """Its kind by its files; None for a folder that is no model's, or whose model does not run."""
+    """Return the kind by the files; None if there is no supported model."""
     if (folder / "model.gguf").is_file():
         return "language-model"
     if any((folder / family.file).is_file() for family in VOICE_FAMILIES):

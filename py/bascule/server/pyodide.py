@@ -1,4 +1,4 @@
-"""Pyodide for the dev server: fetched or unpacked into the cache folder, held to known SHA-256."""
+"""Pyodide for the dev server: fetched or unpacked into the cache folder, verified by SHA-256."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from bascule.errors import HashMismatchError, InputError, SetupError, SourceErro
 PYODIDE_VERSION = "0.27.7"
 RELEASE = f"https://cdn.jsdelivr.net/pyodide/v{PYODIDE_VERSION}/full/"
 LOCK = "pyodide-lock.json"
-# Of each file of the release that a page needs. The second lock file is a part of the first: wheels
-# of the package index that carry Pyodide have it.
+# The files of the release that a page needs. The second lock file is a part of the first: wheels of
+# the package index that contain Pyodide have it.
 KNOWN_SHA256 = {
     "pyodide.mjs": ("04c052c815abb0bf2981fa38c2dfa58e3120ee5288c956df2b2a15e301782c5f",),
     "pyodide.asm.js": ("6b4c90de5b7172873f04f21884d0e9d2274e305fe32116558fe3e4fbe3618d51",),
@@ -52,7 +52,7 @@ MOST_ARCHIVE_NBYTES = 1 << 30
 
 
 def pyodide_folder() -> Path:
-    """Where `fetch_pyodide` puts Pyodide; SetupError if it is not there."""
+    """Return the folder of `fetch_pyodide`; SetupError if it does not exist."""
     folder = _home()
     if not os.path.isfile(folder / "pyodide.mjs"):  # False where it may not be read
         raise SetupError(
@@ -64,13 +64,13 @@ def pyodide_folder() -> Path:
 async def fetch_pyodide(
     source: str | None, progress: ProgressCallback, packages: Sequence[str] = ()
 ) -> Path:
-    """Fetch Pyodide, or unpack it from an archive or a folder; its folder.
+    """Fetch Pyodide, or unpack it from an archive or a folder; return its folder.
 
     `source` is a path or a URL (a folder's ends in "/"), by default Pyodide's release. `packages`
-    are names of its distribution ("matplotlib") that are fetched as well, with what they need.
-    InputError for a path that is not there or an unknown package, SourceError for what cannot be
-    read or lacks a file, HashMismatchError for a file that is not the release's, SetupError where
-    the cache folder cannot be written. An earlier Pyodide stays until all is there.
+    are names of its distribution ("matplotlib") that are fetched as well, with their dependencies.
+    InputError for a missing path or an unknown package, SourceError for what cannot be read or
+    lacks a file, HashMismatchError for a file that is not the release's, SetupError if the cache
+    folder cannot be written. An earlier Pyodide stays until the new one is complete.
     """
     home = _home()
     try:
@@ -107,7 +107,7 @@ async def _install(
 
 
 def package_files(lock: bytes, packages: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The files of packages and of all that they depend on, with their SHA-256.
+    """Return the files of packages and of all their dependencies, with their SHA-256.
 
     `lock` is a verified pyodide-lock.json. InputError for a package that it does not have.
     """
@@ -132,11 +132,11 @@ class _Files(Protocol):
     location: str
 
     async def prepare(self, names: Collection[str]) -> None:
-        """Find these in one pass, where files are not read one by one."""
+        """Find these in one pass, unless files are read one by one."""
         ...
 
     async def read(self, name: str) -> bytes:
-        """All of a file; SourceError if it is not there."""
+        """Return a whole file; SourceError if it is missing."""
         ...
 
 
@@ -170,7 +170,7 @@ class _Site:
 
 
 class _Archive:
-    """A zip (a wheel is one) or tar archive, whose files may lie in any one folder of it.
+    """A zip (such as a wheel) or tar archive, with the files in any one folder of it.
 
     It is read, never extracted: no path of its own is used.
     """
@@ -235,7 +235,7 @@ async def _body(url: str, most: int) -> AsyncGenerator[bytes]:
 
 
 def _members(path: Path) -> Generator[tuple[str, int, Callable[[], bytes]]]:
-    """Of each file in an archive its last name, its size and what reads it."""
+    """Yield of each file in an archive its last name, its size and a function that reads it."""
     if _is_zip(path):
         with ZipFile(path) as archive:
             for info in archive.infolist():

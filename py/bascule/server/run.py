@@ -1,4 +1,4 @@
-"""Starting and stopping the dev server."""
+"""Start and stop the dev server."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ HOST = "127.0.0.1"
 
 
 def listen(port: int) -> socket.socket:
-    """A listening socket on loopback; port 0 takes a free one. SetupError if it is taken."""
-    # asyncio turns Nagle's algorithm off only where the socket says that it is TCP's. With it on, a
-    # body waits for the client's delayed acknowledgement of the headers: 40 ms.
+    """Return a listening socket on loopback; port 0 takes a free one. SetupError if it is taken."""
+    # asyncio disables Nagle's algorithm only if the socket says that it is TCP's. With it a body
+    # waits for the client's delayed acknowledgement of the headers: 40 ms.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -56,14 +56,14 @@ async def serve(
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
-    """A quiet uvicorn server, which stops after a second even during downloads."""
+    """Return a quiet uvicorn server, which stops after a second even during downloads."""
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
     return uvicorn.Server(config)
 
 
 @contextmanager
 def running(app: ASGIApp) -> Generator[str]:
-    """Serve on a free port in a thread of its own while the context lasts; gives the site's URL."""
+    """Serve on a free port in a thread while the context lasts; yields the site's URL."""
     sock, server = listen(0), make_server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()

@@ -22,7 +22,7 @@ from bascule.errors import SetupError
 from bascule.server.wheel import site_index, write_wheel
 
 _SCRIPT = Path(__file__).with_name("snapshot.mjs")
-# What Pyodide itself is made of; its lock file names numpy's wheel by hash.
+# Pyodide's own files; its lock file names numpy's wheel by hash.
 _PYODIDE_FILES = (
     "pyodide.mjs",
     "pyodide.asm.js",
@@ -31,16 +31,16 @@ _PYODIDE_FILES = (
     "python_stdlib.zip",
     "pyodide-lock.json",
 )
-# Each change of the package makes another one, and several copies of it may be at work at once.
+# Each change of the package makes another one, and several copies of it may be in use at once.
 _MOST_KEPT = 8
 _TIMEOUT_S = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a page must know of a snapshot before it boots from it (wheel/index.json).
+    """What a page needs to know of a snapshot before it boots from it (wheel/index.json).
 
-    `sha256` and `nbytes` are of the snapshot itself, which `file` may hold compressed by gzip.
+    `sha256` and `nbytes` are of the snapshot itself, which `file` may contain compressed by gzip.
     """
 
     file: str
@@ -51,19 +51,19 @@ class Snapshot:
 
 
 def snapshots_folder() -> Path:
-    """Where snapshots are stored."""
+    """Return the folder of snapshots."""
     return cache_folder() / "snapshots"
 
 
 def find_snapshot(pyodide: Path, wheel: Path) -> Snapshot | None:
-    """The snapshot of this Pyodide with this wheel, if it was made before."""
+    """Return the snapshot of this Pyodide with this wheel, if it exists."""
     return _stored(_key(pyodide, wheel))
 
 
 def make_snapshot(pyodide: Path, wheel: Path) -> Snapshot:
-    """The snapshot of this Pyodide with this wheel, made now if need be (about 10 s).
+    """Return the snapshot of this Pyodide with this wheel, made now if necessary (about 10 s).
 
-    SetupError where node is missing or Pyodide does not boot in it.
+    SetupError if node is missing or Pyodide does not boot in it.
     """
     node = shutil.which("node")
     if node is None:
@@ -83,9 +83,9 @@ def make_snapshot(pyodide: Path, wheel: Path) -> Snapshot:
 
 
 def write_site_snapshot(pyodide: Path, folder: Path) -> Path:
-    """Write what a site serves as its wheel/ folder: the wheel, its snapshot (gzip), index.json.
+    """Write a site's wheel/ folder: the wheel, its snapshot (gzip), index.json.
 
-    SetupError where the snapshot cannot be made or the folder not be written.
+    SetupError if the snapshot cannot be made or the folder cannot be written.
     """
     wheel = write_wheel(folder)
     snapshot = make_snapshot(pyodide, wheel)
@@ -105,7 +105,7 @@ def write_site_snapshot(pyodide: Path, folder: Path) -> Path:
 
 
 class BackgroundMaker:
-    """Makes one snapshot at a time in a thread of its own, for a server that answers meanwhile."""
+    """Makes one snapshot at a time in a thread of its own, while a server responds."""
 
     def __init__(self, pyodide: Path) -> None:
         self._pyodide = pyodide
@@ -113,9 +113,9 @@ class BackgroundMaker:
         self._tried: dict[Path, threading.Thread] = {}
 
     def snapshot(self, wheel: Path) -> Snapshot | None:
-        """The wheel's snapshot if it is there; else None, and it is made for the next time.
+        """Return the wheel's snapshot if it exists; else None, and it is made for the next time.
 
-        One that cannot be made is not tried again: a page boots plainly then.
+        One that cannot be made is not tried again: pages then boot without it.
         """
         result = find_snapshot(self._pyodide, wheel)
         if result is None:
@@ -127,7 +127,7 @@ class BackgroundMaker:
         return result
 
     def join(self) -> None:
-        """Wait until all that was begun has ended."""
+        """Wait until everything that was started has ended."""
         for thread in list(self._tried.values()):
             thread.join()
 
@@ -148,7 +148,7 @@ _contents: dict[tuple[Path, int, int], bytes] = {}
 
 
 def _content(path: Path) -> bytes:
-    """The SHA-256 of a file, computed again when its size or time changes."""
+    """Return the SHA-256 of a file, computed again when its size or time changes."""
     stat = path.stat()
     state = path, stat.st_mtime_ns, stat.st_size
     if state not in _contents:
@@ -185,7 +185,7 @@ def _make(command: list[str], key: str) -> Snapshot:
 
 
 def _run(command: list[str]) -> str:
-    """Run the script; returns Pyodide's version."""
+    """Run the script; return Pyodide's version."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
@@ -202,7 +202,7 @@ def _run(command: list[str]) -> str:
 
 
 def _remove_old() -> None:
-    """Keep the few that were used last."""
+    """Keep only the most recently used."""
     records = sorted(snapshots_folder().glob("*.json"), key=lambda path: path.stat().st_mtime)
     for record in records[:-_MOST_KEPT]:
         for file in record.parent.glob(f"{record.stem}*.snapshot"):

@@ -1,4 +1,4 @@
-"""The project's wheel for a page, built anew when the tree has changed."""
+"""The project's wheel for a page, rebuilt when the tree has changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bascule.tasks.registry import first_files
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CHECKOUT = _PACKAGE.parent.parent
-# Of web/: the bridge, and what a site needs around it; pyproject.toml has the same list.
+# Files of web/: the bridge, and what a site needs around it; pyproject.toml has the same list.
 WEB = (
     "ahead.js",
     "boot.js",
@@ -63,7 +63,7 @@ _WATCHED = ("py", "web", "shaders", "pyproject.toml")
 class WheelHouse:
     """Offers one wheel whose name changes with its content, so that no cache serves an old one.
 
-    It lies in a temporary folder, which `close` removes; so does the end of the process.
+    It is in a temporary folder, which `close` or the end of the process removes.
     """
 
     def __init__(self, checkout: Path | None = None) -> None:
@@ -75,14 +75,14 @@ class WheelHouse:
         self._built: tuple[str, Path] | None = None
 
     def current(self) -> Path:
-        """The wheel of the tree as it is now."""
+        """Return the wheel of the tree as it is now."""
         state = self._state()
         if self._built is None or self._built[0] != state or not self._built[1].is_file():
             self._built = (state, self._build(state))
         return self._built[1]
 
     def close(self) -> None:
-        """Remove the folder; `current` makes another."""
+        """Remove the folder; `current` creates another."""
         if self._finalizer is not None:
             self._finalizer()
         self._finalizer = self._folder = self._built = None
@@ -96,7 +96,7 @@ class WheelHouse:
         return self._folder
 
     def _state(self) -> str:
-        """Changes with any file that goes into the wheel."""
+        """Return a text that changes with any file of the wheel."""
         if self._checkout is None:
             return __version__
         digest = hashlib.sha256()
@@ -116,7 +116,7 @@ class WheelHouse:
 def _files_below(
     folder: str | Path, names: Container[str] | None = None
 ) -> Iterator[os.DirEntry[str]]:
-    """The files in a folder, of the named entries alone; each page asks, so no Path is made."""
+    """Yield the files in a folder, of the named entries only, without making a Path of each."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if names is not None and entry.name not in names:
@@ -128,7 +128,7 @@ def _files_below(
 
 
 def site_index(wheel: Path, snapshot: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """wheel/index.json: the wheel's name, a snapshot of it, which files a page fetches ahead."""
+    """Return wheel/index.json: the wheel's name, its snapshot, the files that a page prefetches."""
     return {"wheel": wheel.name, "snapshot": snapshot, "ahead": first_files()}
 
 
@@ -177,7 +177,7 @@ def _entry(name: str) -> ZipInfo:
 
 
 def _sources(checkout: Path | None) -> Generator[tuple[str, Path]]:
-    """Of each file its name in the wheel and where it lies."""
+    """Yield each file's name in the wheel and its path."""
     package = checkout / "py" / "bascule" if checkout else _PACKAGE
     root = checkout or _PACKAGE
     for path in _files(package):
@@ -194,7 +194,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _metadata(build: str) -> dict[str, str]:
-    """The files of the wheel's .dist-info, but RECORD."""
+    """Return the files of the wheel's .dist-info, except RECORD."""
     tags = f"Build: {build}\nTag: py3-none-any\n" if build else "Tag: py3-none-any\n"
     wheel = f"Wheel-Version: 1.0\nGenerator: bascule {__version__}\nRoot-Is-Purelib: true\n{tags}"
     texts = {"METADATA": f"Metadata-Version: 2.1\nName: bascule\nVersion: {__version__}\n"}

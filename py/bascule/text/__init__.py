@@ -15,28 +15,28 @@ from bascule.text.pairs import Templates, n_special
 from bascule.text.tokenizer_check import CheckedTokenizer, check_tokenizer
 
 _PLACE = "tokenizer.json"
-# Raised when what `check_tokenizer` writes of a file changes.
+# Incremented when the output of `check_tokenizer` changes.
 _CHECK = 2
 
 
 class Tokenizer(Protocol):
-    """Encodes texts as its tokenizer.json says, cut at a number of tokens if at all, not padded."""
+    """Encodes texts by its tokenizer.json, truncated if it has a limit, without padding."""
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
-        """Token ids of each text, which `check_unicode` has seen; ModelFileError.
+        """Return token ids of each text, which `check_unicode` has checked; ModelFileError.
 
-        Without `special` those of the text alone, not cut.
+        Without `special` those of the text alone, without truncation.
         """
         ...
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text before it is cut; errors as `encode`."""
+        """Return the tokens of each text before truncation; errors as `encode`."""
         ...
 
     def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
-        """The text of ids; those without a token have none. Errors as `encode`.
+        """Return the text of ids; ids without a token have none. Errors as `encode`.
 
-        UnsupportedModelError where the file has no decoder that Bascule knows.
+        UnsupportedModelError if the file has no supported decoder.
         """
         ...
 
@@ -58,12 +58,12 @@ async def open_tokenizer(
     n_embeddings: int | None = None,
     folder: str = "",
 ) -> Tokenizer:
-    """A tokenizer from a sentence encoder's tokenizer.json, none of which is trusted.
+    """Open a sentence encoder's untrusted tokenizer.json.
 
-    In a page the checked file is remembered under its `folder`, if that is given: on the next visit
-    the same bytes need no check, and web/early.js has made their tokenizer. ModelFileError if the
-    file is not sound or has more tokens than the model has embeddings, UnsupportedModelError for a
-    tokenizer of another kind.
+    In a page the checked file is remembered under its `folder`, if given: on the next visit the
+    same bytes need no check, and web/early.js has already made their tokenizer. ModelFileError if
+    the file is not sound or has more tokens than the model has embeddings, UnsupportedModelError
+    for another kind of tokenizer.
     """
     check = partial(check_tokenizer, tokenizer_json, _PLACE)
     opened = await _remembered(tokenizer_json, max_tokens, folder, check)
@@ -72,9 +72,9 @@ async def open_tokenizer(
 
 
 async def open_made(tokenizer_json: bytes, n_tokens: int, folder: str = "") -> Tokenizer:
-    """A tokenizer of a file that Bascule has made, which cuts nothing off.
+    """Open a file that Bascule itself has made, without truncation.
 
-    Remembered as `open_tokenizer` does, where a `folder` is given.
+    Remembered as by `open_tokenizer`, if a `folder` is given.
     """
     checked = CheckedTokenizer(tokenizer_json, n_tokens, 0, None)
     return (await _remembered(tokenizer_json, None, folder, lambda: checked)).tokenizer
@@ -86,7 +86,7 @@ async def _remembered(
     folder: str,
     check: Callable[[], CheckedTokenizer],
 ) -> OpenedTokenizer:
-    """A tokenizer that truncates at `most_tokens`: one that was made early, or checked and made."""
+    """Return a tokenizer that truncates at `most_tokens`: made early, or checked and made now."""
     if not folder or sys.platform != "emscripten":
         checked = check()
     else:
@@ -103,7 +103,7 @@ async def _remembered(
 
 
 def _checked_key(tokenizer_json: bytes, most_tokens: int | None) -> str:
-    """Equal for bytes that this version's check has passed, cut at the same length."""
+    """Return a key of bytes that this version's check has passed, with their truncation."""
     return f"{__version__} {_CHECK} {hashlib.sha256(tokenizer_json).hexdigest()} {most_tokens}"
 
 
@@ -124,10 +124,10 @@ async def open_pair_tokenizer(
     n_embeddings: int,
     folder: str = "",
 ) -> tuple[Tokenizer, Templates]:
-    """A tokenizer of texts alone, and the templates that join one or two of them.
+    """Open a tokenizer of texts alone, and the templates that join one or two of them.
 
-    Without a pair's template where `max_tokens` leave it no room. Remembered as `open_tokenizer`
-    has it. Errors as there, and UnsupportedModelError for templates in each other.
+    There is no pair's template if `max_tokens` leave no room for one. Remembered as by
+    `open_tokenizer`. Errors as there, and UnsupportedModelError for nested templates.
     """
     check = partial(check_tokenizer, tokenizer_json, _PLACE)
     opened = await _remembered(tokenizer_json, None, folder, check)
@@ -141,7 +141,7 @@ async def open_pair_tokenizer(
 
 
 async def make_tokenizer(tokenizer_json: bytes, max_tokens: int | None) -> Tokenizer:
-    """A tokenizer from a tokenizer.json that was checked, or is ours.
+    """Make a tokenizer from a checked tokenizer.json, or one of ours.
 
     Natively the library is `tokenizers`, in a page `@huggingface/tokenizers`.
     """
@@ -155,12 +155,12 @@ async def make_tokenizer(tokenizer_json: bytes, max_tokens: int | None) -> Token
 
 
 def no_decoder() -> UnsupportedModelError:
-    """The error of a tokenizer that cannot decode."""
+    """Return the error of a tokenizer that cannot decode."""
     return UnsupportedModelError(_PLACE, "it has no decoder that Bascule knows")
 
 
 def check_unicode(text: str, where: str) -> None:
-    """InputError, which names `where`, for a text that UTF-8 cannot hold (a lone surrogate)."""
+    """InputError, naming `where`, for a text that UTF-8 cannot encode (a lone surrogate)."""
     try:
         if not text.isascii():
             text.encode()

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
 _MOST_DEPTH = 16
-# What every reader of JSON holds exactly.
+# The integers that every JSON reader represents exactly.
 _MOST_NUMBER = 2**53
 
 Message = Mapping[str, object]
 
 
 async def open_chat_template(tokenizer: LanguageTokenizer, place: str) -> ChatTemplate:
-    """The template in the tokenizer's file, which `place` names; ModelFileError if unsound."""
+    """Open the template in the tokenizer's file, named by `place`; ModelFileError if unsound."""
     source = tokenizer.vocabulary.chat_template
     if source is None:
         hint = "Give the model plain text, or take the variant that was trained to chat (Instruct)."
@@ -49,7 +49,7 @@ def _unsound(place: str, fault: TemplateFault) -> ModelFileError:
 
 
 class ChatTemplate:
-    """Renders conversations; what messages hold never becomes a control token (see marks.py)."""
+    """Renders conversations; contents of messages never become control tokens (see marks.py)."""
 
     def __init__(self, renderer: Renderer, tokenizer: LanguageTokenizer, place: str) -> None:
         self._renderer = renderer
@@ -64,10 +64,9 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, object]] | None = None,
     ) -> str:
-        """The conversation as one text, to be read by people; for a model take `encode`.
+        """Return the conversation as one text, for people; for a model use `encode`.
 
-        InputError if messages are not as they should be or the template refuses them,
-        ModelFileError if it fails.
+        InputError if messages are invalid or the template rejects them, ModelFileError if it fails.
         """
         return without(*self._marked(messages, add_generation_prompt, tools))
 
@@ -78,7 +77,7 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, object]] | None = None,
     ) -> list[int]:
-        """The conversation as token ids; errors as `render`."""
+        """Return the conversation as token ids; errors as `render`."""
         text, mark = self._marked(messages, add_generation_prompt, tools)
         parts = [
             without(part, mark) if isinstance(part, str) else part
@@ -92,7 +91,7 @@ class ChatTemplate:
         add_generation_prompt: bool,
         tools: Sequence[Mapping[str, object]] | None,
     ) -> tuple[str, str]:
-        """The text with marks in it, and the mark."""
+        """Return the text with marks in it, and the mark."""
         _check(messages)
         if tools is not None:
             _check_value(tools, "tools")
@@ -118,7 +117,7 @@ class ChatTemplate:
             raise InputError("messages", expected, f"a template that fails: {fault}") from None
 
     def _mark(self, message: Message, mark: str) -> dict[str, object]:
-        # A role is one of ROLES, and templates may make a control token of it.
+        # A role is one of ROLES, and templates may turn it into a control token.
         return {
             key: value if key == "role" else self._marker.mark_all(value, mark)
             for key, value in message.items()
@@ -143,7 +142,7 @@ def _check(messages: Sequence[Message]) -> None:
 
 
 def _check_value(value: object, where: str, depth: int = 0) -> None:
-    """See that it is JSON that both sides take for the same."""
+    """InputError unless it is JSON that natively and in a page means the same."""
     if depth > _MOST_DEPTH:
         raise InputError(where, f"at most {_MOST_DEPTH} levels", "more")
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What sentence-transformers changes in an encoder's tokenizer.json."""
+"""Changes of sentence-transformers to an encoder's tokenizer.json."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _FILE = "tokenizer.json"
 
 
 def lowercased(tokenizer_json: bytes) -> bytes:
-    """Make a tokenizer lowercase its texts first, as sentence-transformers' do_lower_case does.
+    """Make a tokenizer lowercase its texts first, like sentence-transformers' do_lower_case.
 
-    One that does so already stays as it is.
+    One that already does so is unchanged.
     """
     result = json_object(tokenizer_json, _FILE, TOKENIZER_LIMITS)
     normalizer = result.get("normalizer")

@@ -1,7 +1,7 @@
-"""The vocabulary of a Hugging Face folder: tokenizer.json and what stands beside it.
+"""The vocabulary of a Hugging Face folder: tokenizer.json and the files beside it, all untrusted.
 
-Nothing of it is trusted. A byte-level BPE, and SentencePiece's BPE or Unigram, become the same
-`Vocabulary` that a GGUF file holds, so that one tokenizer serves both; any other is rejected.
+A byte-level BPE, and SentencePiece's BPE or Unigram, become the same `Vocabulary` as in a GGUF
+file, so that one tokenizer serves both; any other is rejected.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """A folder's files as they are; `place` names the folder, which may lack all but the first.
+    """A folder's files as bytes; `place` names the folder, which may lack all but the first.
 
-    `ends` are the ids after which the model has said all, from its other files. With `bare` the
-    post_processor is not read: the caller sets tokens around a text itself.
+    `ends` are the ids that end a model's answer, from its other files. With `bare` the
+    post_processor is not read: the caller adds tokens around a text itself.
     """
 
     place: str
@@ -51,9 +51,9 @@ class TokenizerFiles:
 
 
 def read_folder_vocabulary(files: TokenizerFiles) -> Vocabulary:
-    """Check all that a folder's files say of tokens.
+    """Check everything that a folder's files say of tokens.
 
-    ModelFileError if they are unsound, UnsupportedModelError for a tokenizer of another kind.
+    ModelFileError if they are unsound, UnsupportedModelError for another kind of tokenizer.
     """
     place = f"{files.place}/{TOKENIZER}"
     tokenizer = json_object(files.tokenizer, place, TOKENIZER_LIMITS)
@@ -122,7 +122,7 @@ def _unsupported(place: str, problem: str) -> UnsupportedModelError:
 
 
 def _asked(place: str, read: Callable[..., Answer], *arguments: Any) -> Answer:
-    """What a reader of steps gives, a step that is not known as UnsupportedModelError."""
+    """Return what a reader of steps returns; an unknown step becomes UnsupportedModelError."""
     try:
         return read(*arguments)
     except UnknownCut as cut:
@@ -147,7 +147,7 @@ def _pre_tokenizer(config: Mapping[str, Any], model: Mapping[str, Any], place: s
 
 
 def _tokens(vocab: object, added: object, place: str) -> tuple[tuple[str, ...], list[int]]:
-    """All tokens by id and their kinds; an id that no token has is one that is unused."""
+    """Return all tokens by id and their kinds; an id without a token is unused."""
     if not isinstance(vocab, dict):
         raise ModelFileError(place, "its model has no vocab")
     results: dict[int, tuple[str, int]] = {}
@@ -168,7 +168,7 @@ def _tokens(vocab: object, added: object, place: str) -> tuple[tuple[str, ...], 
 
 
 def _check_text(text: str, place: str) -> None:
-    """JSON can name half a character, which no UTF-8 can hold."""
+    """Reject lone surrogates, which JSON can escape and UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -183,7 +183,7 @@ def _id(token: object, place: str) -> int:
 
 
 def _added(token: object, place: str) -> tuple[int, str, int]:
-    """Id, text and kind of an added token."""
+    """Return id, text and kind of an added token."""
     if not isinstance(token, dict) or not isinstance(token.get("content"), str):
         raise ModelFileError(place, "one of its added_tokens has no content")
     text: str = token["content"]
@@ -192,9 +192,9 @@ def _added(token: object, place: str) -> tuple[int, str, int]:
 
 
 def _check_added(added: Iterable[Mapping[str, Any]], place: str, *, spaced: bool) -> None:
-    """UnsupportedModelError for flags of added tokens by which a text is not cut here."""
+    """UnsupportedModelError for flags of added tokens that would change how a text is cut."""
     for token in added:
-        # Of byte-level tokenizers the library cuts at all but control tokens.
+        # In byte-level tokenizers the library cuts at all but control tokens.
         ours = spaced or token.get("special", False) is True
         for flag in ("single_word", "lstrip", "rstrip"):
             is_read = ours and flag != "single_word" and token.get(flag) is True
@@ -208,7 +208,7 @@ def _stripping(added: Iterable[Mapping[str, Any]], flag: str) -> frozenset[int]:
 
 
 def _merges(model: Mapping[str, Any], place: str) -> tuple[str, ...]:
-    """Each merge as two texts with a space between; newer files have pairs."""
+    """Return each merge as two texts with a space between; newer files have pairs."""
     merges = model.get("merges")
     if not isinstance(merges, list):
         raise ModelFileError(place, "its model has no merges")
@@ -226,7 +226,7 @@ def _merge(merge: object, place: str) -> str:
 
 
 def _first_token(processor: object, place: str) -> str | None:
-    """The token that a post_processor sets before a text."""
+    """Return the token that a post_processor puts before a text."""
     steps: object = [] if processor is None else [processor]
     if isinstance(processor, dict) and processor.get("type") == "Sequence":
         steps = processor.get("processors")
@@ -249,7 +249,7 @@ def _first_token(processor: object, place: str) -> str | None:
 def _from_config(
     files: TokenizerFiles, first: str | None, tokens: Sequence[str]
 ) -> dict[str, object]:
-    """What tokenizer_config.json says, under GGUF's keys; `first` is the post_processor's token."""
+    """Read tokenizer_config.json into GGUF's keys; `first` is the post_processor's token."""
     place = f"{files.place}/{TOKENIZER_CONFIG}"
     config = {} if files.config is None else json_object(files.config, place)
     ids = {text: token for token, text in enumerate(tokens)}
@@ -271,7 +271,7 @@ def _from_config(
 
 
 def _named(config: Mapping[str, Any], key: str, place: str) -> str | None:
-    """A special token's text, which may stand in an object with its flags."""
+    """Return a special token's text, which may be in an object with its flags."""
     value = config.get(key)
     text: object = value.get("content") if isinstance(value, dict) else value
     if text is not None and not isinstance(text, str):
@@ -280,9 +280,7 @@ def _named(config: Mapping[str, Any], key: str, place: str) -> str | None:
 
 
 def _chat_template(files: TokenizerFiles, config: Mapping[str, Any]) -> object:
-    """The template of chat_template.jinja, else the one in the configuration; of several the one
-    named "default".
-    """
+    """Return the template of chat_template.jinja, else the config's (its "default" one)."""
     if files.chat_template is not None:
         try:
             return files.chat_template.decode()

@@ -1,6 +1,6 @@
-"""Jinja where it is not installed: a Pyodide need not have it, so the package carries it.
+"""Jinja for a Pyodide that has not installed it: the package contains it.
 
-The set-up packs Jinja and MarkupSafe, which is pure Python there, into web/vendor/jinja2.zip.
+The set-up packs Jinja and MarkupSafe, in pure Python, into web/vendor/jinja2.zip.
 """
 
 from __future__ import annotations
@@ -14,6 +14,6 @@ _ARCHIVE = "web/vendor/jinja2.zip"
 
 
 def provide_jinja() -> None:
-    """Let `import jinja2` work. One that is installed comes first."""
+    """Make `import jinja2` work. An installed one has precedence."""
     if find_spec("jinja2") is None or find_spec("markupsafe") is None:
         sys.path.append(str(assets.path(_ARCHIVE)))

@@ -1,4 +1,4 @@
-"""The tokenizer of a language model: one vocabulary, with a library that merges bytes beneath."""
+"""The tokenizer of a language model: one vocabulary, over a library that merges bytes."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from bascule.text.vocabulary import BYTE_OF, Vocabulary
 
 
 class TokenDecoder(Protocol):
-    """Turns token ids into bytes; after one of `ends` a text is over."""
+    """Converts token ids to bytes; one of `ends` ends a text."""
 
     @property
     def ends(self) -> frozenset[int]:
-        """See above."""
+        """See `TokenDecoder`."""
         ...
 
     @property
     def strips(self) -> bool:
-        """Whether the first space of a decoded text is not the text's own."""
+        """Whether the first space of a decoded text was added by the tokenizer."""
         ...
 
     def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
-        """The bytes of tokens, control tokens' own texts only if asked; InputError for no token."""
+        """Return the bytes of tokens, those of control tokens on request; InputError."""
         ...
 
 
 async def open_text_tokenizer(vocabulary: Vocabulary, folder: str = "") -> LanguageTokenizer:
-    """A tokenizer from a vocabulary that was checked.
+    """Open a tokenizer from a checked vocabulary.
 
-    In a page it is remembered under its model's `folder`, if that is given, and made before Python
-    is up on the next visit.
+    In a page it is remembered under its model's `folder`, if given, and made before Python is up on
+    the next visit.
     """
     plain = await open_made(vocabulary.tokenizer_json(), len(vocabulary.tokens), folder)
     return LanguageTokenizer(vocabulary, plain)
 
 
 class LanguageTokenizer:
-    """A `TokenDecoder` that also turns text into token ids; adds nothing and cuts nothing off.
+    """A `TokenDecoder` that also converts text to token ids, without adding or truncating.
 
-    Finds the control tokens itself, so that it is one rule everywhere. `vocabulary` is what the
-    file says, `n_tokens` how many ids there are.
+    It finds control tokens itself, so that the rule is the same everywhere. `vocabulary` is the
+    file's, `n_tokens` the number of ids.
     """
 
     def __init__(self, vocabulary: Vocabulary, plain: Tokenizer) -> None:
@@ -73,28 +73,29 @@ class LanguageTokenizer:
         return self.vocabulary.ends
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids; `special` parses control tokens, else they are text like any other.
+        """Return token ids; with `special` control tokens are parsed, otherwise they are plain
+        text.
 
-        InputError for a text that no UTF-8 can hold.
+        InputError for a text that UTF-8 cannot encode.
         """
         return self.encode_parts(self.split(text) if special else [text])
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
-        """The text of tokens, U+FFFD for bytes that are none; InputError for no token."""
+        """Return the text of tokens, U+FFFD for invalid bytes; InputError for an invalid id."""
         data = self.decode_bytes(token_ids("ids", ids, self.n_tokens), skip_special=skip_special)
         text = data.decode(errors="replace")
         return text.removeprefix(" ") if self.strips else text
 
     def count(self, text: str) -> int:
-        """How many tokens a text has; errors as `encode`."""
+        """Return the number of tokens of a text; errors as `encode`."""
         return len(self.encode(text))
 
     def split(self, text: str) -> list[str | int]:
-        """The text around control tokens, and their ids: the leftmost, then the longest wins."""
+        """Split a text at control tokens, leftmost and longest first, into texts and ids."""
         return list(self._cutter.parts(text))
 
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
-        """Token ids of texts, in which nothing is special, with ids between them.
+        """Return token ids of texts without control tokens, with ids between them.
 
         One call of the library encodes them all.
         """

@@ -1,11 +1,12 @@
-"""Keeps what people wrote from becoming control tokens when a template wraps it.
+"""Keep the contents of messages from becoming control tokens when a template renders them.
 
-A template gives one text, and the control tokens in it are found afterwards. So wherever a
-message's own text reads as a control token, or could complete one at its edges, a mark is set into
-it: a character that is in no token and no text at hand. Then the text is split at the control
-tokens, and only then the marks are taken out.
-Sound as long as the template does not cut a message up, or turn it round, and put the pieces
-together itself; a template that looks for a control token in a message no more finds it.
+A template renders one text, and control tokens are searched for in it afterwards. So wherever a
+message's own text reads as a control token, or could complete one at its edges, a mark is inserted:
+a character that is in no token and no text. Then the text is split at the control tokens, and only
+then the marks are removed.
+
+Sound unless the template cuts a message up, or reverses it, and joins the parts itself; a template
+that searches a message for a control token does not find it.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from collections.abc import Iterable, Mapping
 from bascule.errors import InputError
 from bascule.text.token_finder import TokenFinder, folded
 
-# Private characters, which mean nothing in text: one that is not used at hand is soon found.
+# Private-use characters, which have no meaning in text: an unused one is soon found.
 _CANDIDATES = range(0xE000, 0xF900)
 
 
 class Marker:
-    """Sets and takes out marks for one set of control tokens."""
+    """Inserts and removes marks for one set of control tokens."""
 
     def __init__(self, control: Iterable[str]) -> None:
         self._tokens = list(control)
-        # In any case: a template may write all in capitals, or in none.
+        # Case-insensitive: a template may change the case.
         lower = [folded(token) for token in self._tokens]
         self._finder = TokenFinder(lower)
         self._backwards = TokenFinder(token[::-1] for token in lower)
@@ -32,7 +33,7 @@ class Marker:
         self._insides = "\n\0".join(token[1:-1] for token in lower)
 
     def choose(self, texts: Iterable[str]) -> str:
-        """A mark that is in none of the texts."""
+        """Return a mark that is in none of the texts."""
         everything = "\0".join((*self._tokens, *texts))
         used = set(everything)
         for code in _CANDIDATES:
@@ -41,12 +42,12 @@ class Marker:
         raise InputError("messages", "fewer private characters", f"all {len(_CANDIDATES):,}")
 
     def mark(self, text: str, mark: str, *, edges: bool = True) -> str:
-        """The text with marks; a text that could be no part of a control token as it is."""
+        """Return the text with marks; unchanged if it cannot be part of a control token."""
         if not self._tokens or not text:
             return text
         if edges:
             text = self._at_edges(text, mark)
-        # After the first character of each, of those that overlap too.
+        # After the first character of each, including overlapping ones.
         parts: list[str] = []
         done = 0
         for start, _ in self._finder.all_in(folded(text)):
@@ -55,7 +56,7 @@ class Marker:
         return "".join((*parts, text[done:]))
 
     def _at_edges(self, text: str, mark: str) -> str:
-        """Marks at the first and the last letter, inside the space that a template may trim."""
+        """Insert marks at the first and last letter, inside space that a template may trim."""
         bare = text.strip()
         if not bare:
             return text
@@ -69,7 +70,7 @@ class Marker:
         return text[:start] + marked + text[start + len(bare) :]
 
     def mark_all(self, value: object, mark: str) -> object:
-        """The same for all texts in a JSON value; its keys are read by templates: no edges."""
+        """Mark all texts in a JSON value; its keys, which templates read, not at the edges."""
         if isinstance(value, str):
             return self.mark(value, mark, edges=True)
         if isinstance(value, Mapping):
@@ -83,17 +84,17 @@ class Marker:
 
 
 def without(text: str, mark: str) -> str:
-    """The text without its marks, also those that JSON has escaped."""
+    """Remove the marks of a text, including those that JSON has escaped."""
     return text.replace(mark, "").replace(escaped(mark), "")
 
 
 def escaped(mark: str) -> str:
-    """How JSON in ASCII writes a mark."""
+    """Return how JSON in ASCII writes a mark."""
     return f"\\u{ord(mark):04x}"
 
 
 def texts_in(value: object) -> Iterable[str]:
-    """All texts in a JSON value, its keys too."""
+    """Yield all texts in a JSON value, including its keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

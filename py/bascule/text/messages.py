@@ -1,4 +1,4 @@
-"""Messages as OpenAI's clients write them, made into those that chat templates take."""
+"""Convert messages of OpenAI's clients to those that chat templates take."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from bascule.errors import InputError
 
 
 def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The same messages with text for content: parts of text are joined by lines, None is "".
+    """Return the messages with text content: text parts are joined by newlines, None is "".
 
-    InputError for a part of another kind. What else may be wrong with them `ChatTemplate` says.
+    InputError for a part of another kind. `ChatTemplate` checks everything else.
     """
     if isinstance(messages, str | bytes | Mapping) or not hasattr(messages, "__iter__"):
         raise InputError("messages", "a list of messages", described(messages))

@@ -1,7 +1,7 @@
-"""Texts and pairs of texts as one row of tokens: a tokenizer.json's templates, and what is cut.
+"""Texts and pairs of texts as one row of tokens: a tokenizer.json's templates, and truncation.
 
-The libraries encode the texts alone; the tokens around them are set here, so that natively and in
-a page the rows are the same.
+The libraries encode the texts alone; the tokens around them are added here, so that the rows are
+the same natively and in a page.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, TypeAlias
 
-# A text of a row, by its letter, or a special token's id; each with the type of its tokens.
+# A text of a row, by its letter, or a special token's id; each with its token type.
 Piece: TypeAlias = tuple[Literal["A", "B"] | int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """What stands around one text, and around two: None where the file does not say."""
+    """The templates of one text and of two: None if the file has none."""
 
     single: tuple[Piece, ...]
     pair: tuple[Piece, ...] | None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain lists; `kept_templates` reads them."""
+        """Return plain lists; `kept_templates` reads them."""
         return {"single": self.single, "pair": self.pair}
 
 
 def kept_templates(stored: object, n_tokens: int) -> Templates | None:
-    """Templates from what `as_json` gave, or None from None.
+    """Parse what `as_json` returned; None from None.
 
-    ValueError if they are not sound for a tokenizer of `n_tokens` tokens.
+    ValueError unless they are valid for a tokenizer of `n_tokens` tokens.
     """
     match stored:
         case None:
@@ -63,7 +63,7 @@ def _kept_pieces(stored: object, texts: str, n_tokens: int) -> tuple[Piece, ...]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Token ids with their types; `n_uncut` are the tokens that there were before the cut."""
+    """Token ids with their types; `n_uncut` is the number of tokens before truncation."""
 
     ids: list[int]
     types: list[int]
@@ -71,14 +71,14 @@ class Row:
 
 
 def n_special(template: Sequence[Piece]) -> int:
-    """How many tokens a template adds."""
+    """Return the number of tokens that a template adds."""
     return sum(isinstance(piece, int) for piece, _ in template)
 
 
 def joined(
     template: Sequence[Piece], first: Sequence[int], second: Sequence[int], max_tokens: int
 ) -> Row:
-    """Join the tokens of a text, or of two, by a template, cut at `max_tokens` tokens in all."""
+    """Join the tokens of one or two texts by a template, truncated at `max_tokens` tokens."""
     room = max(0, max_tokens - n_special(template))
     n_uncut = len(first) + len(second) + max_tokens - room
     counts = longest_first(len(first), len(second), room)
@@ -92,9 +92,9 @@ def joined(
 
 
 def longest_first(first: int, second: int, most: int) -> tuple[int, int]:
-    """How many tokens of two texts remain: the longer one is cut down to the shorter, then both.
+    """Return how many tokens of two texts remain: the longer one is cut to the shorter, then both.
 
-    As `tokenizers` has it: of two that are both cut the longer one gets the odd token.
+    As in `tokenizers`: of two that are both cut the longer one gets the odd token.
     """
     if first + second <= most:
         return first, second

@@ -1,5 +1,5 @@
-"""How a byte-level BPE cuts text into words first: by the name that a GGUF file gives, or as the
-steps that a tokenizer.json lists.
+"""How a byte-level BPE splits text into words: by the name in a GGUF file, or by the steps of a
+tokenizer.json.
 
 The expressions are those of the models' own tokenizer.json files; for "default" llama.cpp's
 (https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp), which defines that name.
@@ -14,7 +14,7 @@ from string import punctuation
 from types import MappingProxyType
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# Written out because not every browser has (?i: ); U+017F is what it makes of an s.
+# Written out because not every browser has (?i: ); U+017F matches s there.
 _CONTRACTIONS = "'[sS\u017f]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LLAMA3 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + _REST
@@ -29,15 +29,15 @@ _TEKKEN = (
 
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
-    """Expressions that cut one after the other; what none of them takes stays a piece."""
+    """Expressions that split one after the other; what none of them matches stays a piece."""
 
     expressions: tuple[str, ...]
-    # A word that is a token is taken whole, without a look at the merges.
+    # A word that is a token is used whole, without the merges.
     whole_words_first: bool = False
     composed: bool = False
 
     def parts(self) -> dict[str, object]:
-        """What tokenizer.json holds of it."""
+        """Return its part of a tokenizer.json."""
         cuts: list[dict[str, object]] = [
             {"type": "Split", "pattern": {"Regex": e}, "behavior": "Isolated", "invert": False}
             for e in self.expressions
@@ -66,19 +66,19 @@ PRETOKENIZERS = MappingProxyType(
 )
 
 _DIGIT = r"\p{N}"
-# A makers' expression in their words, and in ours. Any other one is refused: engines disagree on
-# what they know, and some expressions never come to an end.
+# A known expression as its authors write it, and ours. Any other is rejected: engines support
+# different features, and some expressions backtrack without end.
 _EXPRESSIONS = MappingProxyType(
     {e: e for e in (_DIGIT, _GPT2, _LLAMA3, _QWEN2, _TEKKEN)}
     | {e.replace(_CONTRACTIONS, _ANY_CASE): e for e in (_LLAMA3, _QWEN2)}
 )
 
-# What Rust takes for \s; JavaScript's has U+FEFF and lacks U+0085.
+# Rust's \s; JavaScript's has U+FEFF and lacks U+0085.
 SPACES = "\\t-\\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-# A class of ASCII punctuation, each character escaped that any engine asks it of.
+# A class of ASCII punctuation, with each character escaped that any engine requires.
 ASCII_PUNCTUATION = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]\^_`{|}~]"""
-# Those of encoders, whose matches leave out the spaces between words; special tokens are cut out
-# of a text before.
+# Expressions of encoders, whose matches leave out the spaces between words; special tokens were cut
+# out before.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _CLIP = MappingProxyType(
     {e: e.replace(r"\s", SPACES) for e in (_WORDS, rf"<\|startoftext\|>|<\|endoftext\|>|{_WORDS}")}
@@ -86,19 +86,19 @@ _CLIP = MappingProxyType(
 
 
 def known_expression(written: str) -> str | None:
-    """A known expression as every engine reads it; None for any other."""
+    """Return a known expression in a form that every engine reads; None for any other."""
     return _CLIP.get(written) or _EXPRESSIONS.get(written)
 
 
 def known_replaced(written: str) -> str | None:
-    """An expression of spaces or of ASCII punctuation that a normalizer may replace; None else."""
+    """Return an expression of spaces or punctuation that a normalizer may replace; else None."""
     classes = {r"\s+": f"[{SPACES}]+", r"[\s\x1c-\x1f]+": f"[{SPACES}\\x1c-\\x1f]+"}
     known = {" {2,}": " {2,}", " +": " +", **classes}.get(written)
     return known or _punctuation(written)
 
 
 def _punctuation(written: str) -> str | None:
-    """A class of ASCII punctuation alone, escaped as every engine reads it; None for any other."""
+    """Return a class of ASCII punctuation, escaped for every engine; None for any other."""
     if not written.startswith("[") or not written.endswith("]"):
         return None
     items = re.findall(r"\\.|.", written[1:-1], re.DOTALL)
@@ -111,7 +111,7 @@ def _punctuation(written: str) -> str | None:
 
 
 def cuts_words_alone(known: str) -> bool:
-    """Whether no piece of a known expression is cut further by GPT-2's, as ByteLevel does."""
+    """Whether GPT-2's expression, which ByteLevel uses, splits no piece of a known one further."""
     return known == _CLIP[_WORDS]
 
 
@@ -122,7 +122,7 @@ class UnknownCut(Exception):
 def pretokenizer_of(
     normalizer: object, pre_tokenizer: object, *, whole_words_first: bool
 ) -> PreTokenizer:
-    """What a tokenizer.json's `normalizer` and `pre_tokenizer` say; UnknownCut."""
+    """Read a tokenizer.json's `normalizer` and `pre_tokenizer`; UnknownCut."""
     forms = [kind_of(step) for step in steps_of(normalizer, "normalizers")]
     if forms not in ([], ["NFC"]):
         raise UnknownCut(f"its text is to be normalised by {forms}"[:120])
@@ -138,7 +138,7 @@ def pretokenizer_of(
 
 
 def steps_of(config: object, inside: str) -> Sequence[object]:
-    """One step by itself, or those of a sequence; UnknownCut."""
+    """Return a single step, or those of a sequence; UnknownCut."""
     if config is None:
         return []
     if not isinstance(config, dict) or config.get("type") != "Sequence":
@@ -150,7 +150,7 @@ def steps_of(config: object, inside: str) -> Sequence[object]:
 
 
 def kind_of(step: object) -> str:
-    """A step's type, for comparisons and for people."""
+    """Return a step's type, for comparisons and for people."""
     result: object = step.get("type") if isinstance(step, dict) else step
     return str(result)[:40]
 
@@ -162,7 +162,7 @@ def _expression(cut: object) -> str:
         pattern: object = cut.get("pattern")
         written: object = pattern.get("Regex") if isinstance(pattern, dict) else None
         rule = (cut.get("behavior"), cut.get("invert", False))
-        # An expression that takes all of a text leaves nothing between its matches to remove.
+        # An expression that matches all of a text leaves nothing between its matches to remove.
         known = [("Isolated", False)] + [("Removed", True)] * (written != _DIGIT)
         if cut.get("type") == "Split" and rule in known and isinstance(written, str):
             if written in _EXPRESSIONS:

@@ -1,4 +1,4 @@
-"""The tokenizer of a text-to-text model: SentencePiece's pieces, with an end behind each text."""
+"""The tokenizer of a text-to-text model: SentencePiece's pieces, with an end after each text."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SPACE = "▁"
 async def open_piece_tokenizer(
     tokenizer_json: bytes, *, n_embeddings: int, ends: frozenset[int], place: str
 ) -> PieceTokenizer:
-    """Return a tokenizer from a tokenizer.json with Unigram pieces, none of which is trusted.
+    """Open an untrusted tokenizer.json with Unigram pieces.
 
     ModelFileError if it is not sound or has more tokens than the model has embeddings,
-    UnsupportedModelError for one of another kind.
+    UnsupportedModelError for another kind.
     """
     checked = check_tokenizer(tokenizer_json, place)
     if checked.n_tokens > n_embeddings:
@@ -38,7 +38,7 @@ async def open_piece_tokenizer(
 
 
 class PieceTokenizer:
-    """Text to token ids and back. `ends` are the ids after which a text is over."""
+    """Converts text to token ids and back. One of `ends` ends a text."""
 
     strips = True  # the first space of a decoded text is not the text's own
 
@@ -59,18 +59,18 @@ class PieceTokenizer:
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Return token ids, with the end that the model expects unless not `special`.
 
-        InputError for a text that UTF-8 cannot hold.
+        InputError for a text that UTF-8 cannot encode.
         """
         check_unicode(text, "text")
         return self._plain.encode([text], special=special)[0]
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
-        """Return the text of tokens, that of special ones only if asked; InputError."""
+        """Return the text of tokens, that of special ones only on request; InputError."""
         data = self.decode_bytes(ids, skip_special=skip_special)
         return data.decode().removeprefix(" ")
 
     def count(self, text: str) -> int:
-        """Return how many tokens a text has for the model, its end among them; InputError."""
+        """Return the number of tokens of a text, including its end; InputError."""
         return len(self.encode(text))
 
     def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:

@@ -1,7 +1,7 @@
-"""Tokenizers as SentencePiece makes them: spaces are "▁" in tokens, unknown characters bytes.
+"""SentencePiece's tokenizers: spaces are "▁" in tokens, unknown characters are bytes.
 
-Texts are cut at the tokens of the users and written with "▁" here, so that the library on either
-side has nothing left but the model.
+Texts are cut at user-defined tokens and written with "▁" here, so that only the model is left to
+the library on either side.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 @dataclass(frozen=True, slots=True)
 class Spaced:
-    """How texts become pieces for the model, and what of them decoding drops.
+    """How texts become pieces for the model, and what decoding drops.
 
-    A space is set before the `first` of the texts around tokens, `always`, or `never`; with `once`
-    not before one that has it. With `splits` the model sees a word at a time. Decoded texts lose
-    their first space if they are `stripped`. A Unigram has the `scores` of its first tokens; those
-    behind them are unknown to it. `unknown` is the id of what neither a token nor, with `to_bytes`,
-    its bytes spell.
+    A space is added before the `first` of the texts around tokens, `always`, or `never`; with
+    `once` not before one that has it. With `splits` the model sees one word at a time. Decoded
+    texts lose their first space if they are `stripped`. A Unigram has the `scores` of its first
+    tokens; it does not know later ones. `unknown` is the id of what neither a token nor, with
+    `to_bytes`, bytes spell.
     """
 
     prefix: Prefix
@@ -44,9 +44,9 @@ class Spaced:
     def model(
         self, tokens: Sequence[str], left_out: frozenset[int], merges: Sequence[str]
     ) -> dict[str, Any]:
-        """Return the model of a tokenizer.json, in which no text spells what is left out."""
+        """Return the model of a tokenizer.json, in which no text spells the `left_out` tokens."""
         if self.scores is not None:
-            # No piece has a space in it: it is "▁" there.
+            # No piece contains a space: it is "▁" there.
             hidden = left_out | self._byte_ids(tokens)
             named = (f" {i}" if i in hidden else text for i, text in enumerate(tokens))
             vocab = [list(pair) for pair in zip(named, self.scores, strict=False)]
@@ -71,10 +71,10 @@ class Spaced:
     def unknown_runs(
         self, tokens: Sequence[str], left_out: frozenset[int]
     ) -> re.Pattern[str] | None:
-        """Return what finds characters of no token, of a Unigram that gives them as bytes.
+        """Return a pattern of characters without a token, for a Unigram that encodes them as bytes.
 
         The page's library has no bytes for a Unigram. ValueError for a model that has a character
-        in longer tokens alone: whether that is unknown depends on its neighbours.
+        only in longer tokens: whether it is unknown depends on its neighbours.
         """
         if self.scores is None or not self.to_bytes:
             return None
@@ -86,13 +86,13 @@ class Spaced:
         return re.compile(f"([^{re.escape(''.join(sorted(known)))}]+)")
 
     def bytes_of(self, text: str) -> bytes:
-        """Return what a token that is not of control spells."""
+        """Return the bytes of a token that is not a control token."""
         byte = _BYTE.fullmatch(text) if self.to_bytes else None
         return bytes([int(byte[1], 16)]) if byte else text.replace(SPACE, " ").encode()
 
 
 class Pieces:
-    """Cuts texts into what the model sees, and ids."""
+    """Cuts texts into the model's pieces, and ids."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Pieces:
         self._byte_ids = [ids[text] for text in BYTES if ids]
 
     def of(self, text: str, *, first: bool) -> Iterator[str | int]:
-        """Yield what a text becomes; `first`: no other text and no token stands before it."""
+        """Yield the pieces and ids of a text; `first`: no other text or token precedes it."""
         for part in self._cutter.parts(text):
             if isinstance(part, int):
                 yield part
@@ -139,10 +139,10 @@ class Pieces:
 
 
 def merges_of(tokens: Sequence[str], scores: Sequence[float], normal: frozenset[int]) -> list[str]:
-    """Return the merges of a BPE that a GGUF file holds as the scores of its tokens.
+    """Return the merges of a BPE that a GGUF file stores as scores of its tokens.
 
-    Every pair of tokens that makes a third, the best score first, as transformers converts them;
-    of equal ones those whose parts are longer.
+    Every pair of tokens that makes a third, best score first, as transformers converts them; among
+    equal ones those with longer parts.
     """
     known = {tokens[i] for i in normal if " " not in tokens[i]}
     results: list[tuple[float, int, int, int]] = []

@@ -1,4 +1,4 @@
-"""What a tokenizer.json of SentencePiece's sort says, step by step."""
+"""Read the steps of a SentencePiece-like tokenizer.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bascule.text.spaced import BYTES, SPACE, Prefix, Spaced
 _TO_SPACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 _FROM_SPACE = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
 _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-# Spaces have been replaced before, so that it cuts nothing.
+# Spaces have been replaced before, so it splits nothing.
 _NO_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"}
 
 
@@ -29,7 +29,7 @@ def is_spaced(config: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
 def spaced_of(
     config: Mapping[str, Any], model: Mapping[str, Any], tokens: Sequence[str], place: str
 ) -> Spaced:
-    """Read the steps and the model; ModelFileError, and UnknownCut for what is not known."""
+    """Read the steps and the model; ModelFileError, and UnknownCut for an unknown step."""
     result = _texts(config)
     to_bytes = _flag(model, "byte_fallback", place)
     if to_bytes and (lacking := set(BYTES).difference(tokens)):
@@ -55,7 +55,7 @@ def spaced_of(
 
 
 def unigram_ids(model: Mapping[str, Any], place: str) -> dict[str, int]:
-    """Return the ids of a Unigram's tokens; ModelFileError if a token stands twice."""
+    """Return the ids of a Unigram's tokens; ModelFileError if a token occurs twice."""
     results = {text: index for index, (text, _) in enumerate(_pairs(model, place))}
     if len(results) < len(model["vocab"]):
         raise ModelFileError(place, "a token stands twice in its vocab")
@@ -86,7 +86,7 @@ def _flag(config: Mapping[str, Any], key: str, place: str) -> bool:
 
 
 def _texts(config: Mapping[str, Any]) -> Spaced:
-    """How texts are written for the model."""
+    """Return how texts are written for the model."""
     prefix: Prefix = "never"
     replaced = False
     for step in steps_of(config.get("normalizer"), "normalizers"):
@@ -113,7 +113,7 @@ def _texts(config: Mapping[str, Any]) -> Spaced:
 
 
 def _scheme(config: Mapping[str, Any]) -> Prefix:
-    """Where a Metaspace sets a space; files older than the key have a boolean."""
+    """Return where a Metaspace adds a space; files older than the key have a boolean."""
     older = "always" if config.get("add_prefix_space", True) is True else "never"
     match config.get("prepend_scheme", older):
         case "always" | "first" | "never" as scheme:

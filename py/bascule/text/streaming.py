@@ -1,4 +1,4 @@
-"""Text that comes token by token: whole characters only, and an end at a stop string."""
+"""Text that arrives token by token: whole characters only, up to a stop string."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bascule.text.language import TokenDecoder
 
 
 class Detokeniser:
-    """Turns tokens into text as they come, and holds back bytes of an unfinished character.
+    """Converts tokens to text as they arrive, and holds back the bytes of an incomplete character.
 
-    Bytes that can never become UTF-8 give U+FFFD, as `bytes.decode` has it. At the `start` of a
-    text the space is dropped that the tokenizer sets before each, if it does.
+    Bytes that cannot become UTF-8 give U+FFFD, as in `bytes.decode`. At the `start` of a text the
+    space is dropped that the tokenizer adds before each text, if it does.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Detokeniser:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        """The text that this token completes, often "" within a character."""
+        """Return the text that this token completes, often "" within a character."""
         result = self._tokenizer.decode_bytes([token], skip_special=self._skip_special)
         if self._strips and result:
             self._strips = False
@@ -34,16 +34,16 @@ class Detokeniser:
         return self._decoder.decode(result)
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD for a character that stayed unfinished, else ""."""
+        """Return the rest: U+FFFD for an incomplete character, else ""."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
 
 
 class StopStrings:
-    """Lets text through up to a stop string, wherever its pieces are cut.
+    """Passes text up to a stop string, wherever its pieces are cut.
 
-    The stop string that ends first wins; of those that end together, the one that began first.
+    The stop string that ends first wins; among those that end together, the one that starts first.
     """
 
     def __init__(self, stops: str | Iterable[str]) -> None:
@@ -55,7 +55,7 @@ class StopStrings:
         self.stopped: str | None = None
 
     def push(self, text: str) -> str:
-        """The text that can no more become part of a stop string; "" once it has stopped."""
+        """Return the text that cannot become part of a stop string; "" once it has stopped."""
         if self.stopped is not None:
             return ""
         self._held += text
@@ -71,12 +71,12 @@ class StopStrings:
         return before
 
     def flush(self) -> str:
-        """What was held back, when no more text comes."""
+        """Return what was held back, when no more text follows."""
         rest, self._held = self._held, ""
         return rest
 
     def _could_begin(self) -> int:
-        """How many characters at the end are the beginning of a stop string, at most."""
+        """Return the most characters at the end that may start a stop string."""
         longest = max(map(len, self._stops), default=1) - 1
         sizes = range(min(longest, len(self._held)), 0, -1)
         return next((n for n in sizes if self._begins(self._held[-n:])), 0)

@@ -1,7 +1,7 @@
-"""What a chat template may cost and use.
+"""The resources of a chat template, and what it may use.
 
-A template comes out of a model file, so it may be an attack: it gets so many steps, so much text
-and so much time, and only the filters, tests and methods that chat templates are written with.
+A template comes from a model file, so it may be an attack: it gets limited steps, text and time,
+and only the filters, tests and methods that chat templates use.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ MOST_WIDTH = 64
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most of each, in one rendering.
+    """The limits of one rendering.
 
     `steps` are nodes of the template that are run. `made` characters and list items are counted
-    each time they are made, `read` ones each time they are compared or searched; `characters` and
-    `items` are what one value holds with all that is in it, `depth` how far its lists are nested.
+    each time they are created, `read` ones each time they are compared or searched; `characters`
+    and `items` limit one value with its contents, `depth` the nesting of its lists.
     """
 
     steps: int = 8 << 20
@@ -67,8 +67,8 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 
 
 class TemplateFault(Exception):
-    """The template does what it must not, or fails."""
+    """The template does something forbidden, or fails."""
 
 
 class TemplateRefusal(Exception):
-    """The template itself refuses the conversation (`raise_exception`)."""
+    """The template itself rejects the conversation (`raise_exception`)."""

@@ -1,8 +1,7 @@
-"""What one rendering of a chat template has used up.
+"""The resources that one rendering of a chat template has used.
 
-Work is counted before it is done: steps for what is run, `made` for what results, `read` for what
-is gone through though little or nothing results (comparisons, searches, sorting). Seconds are the
-last line.
+Work is counted before it is done: steps for what is run, `made` for results, `read` for what is
+traversed with little or no result (comparisons, searches, sorting). Seconds are the last resort.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from typing import Any
 from bascule.text.template_limits import Limits, TemplateFault
 
 _MOST_BITS = 64
-# Measured in Python: making a value takes as long as some simple nodes.
+# Measured in Python: creating a value takes as long as some simple nodes.
 _MADE_STEPS = 8
-# And going through a list's item as long as reading so many characters.
+# And traversing a list item as long as reading this many characters.
 _ITEM_CHARACTERS = 64
 
 
 class Meter:
-    """Counts against `Limits`. Each verb raises TemplateFault once something is used up."""
+    """Counts against `Limits`. Each verb raises TemplateFault once a limit is exceeded."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -33,11 +32,11 @@ class Meter:
         self._end = time.monotonic() + limits.seconds
 
     def running(self, nodes: int) -> None:
-        """Count the nodes of a body that is run now."""
+        """Count the nodes of a body that is about to run."""
         self._step(_MADE_STEPS + nodes)
 
     def looping(self, values: Iterable[Any], nodes: int = 0) -> list[Any]:
-        """What a loop goes through, counted before it starts; `nodes` run for each of them."""
+        """Return the items of a loop, counted before it starts; `nodes` run for each of them."""
         result = list(islice(values, self._limits.items + 1))
         if len(result) > self._limits.items:
             raise TemplateFault(f"a loop goes through more than {self._limits.items:,} items")
@@ -45,11 +44,11 @@ class Meter:
         return result
 
     def putting(self, value: Any) -> str:
-        """What is put out, as text."""
+        """Return the text that is output."""
         return self.making(str(value))
 
     def making(self, value: Any) -> Any:
-        """A value that was just made."""
+        """Count and return a value that was just created."""
         self._step(_MADE_STEPS)
         if isinstance(value, str):
             self._make(len(value), 0)
@@ -61,7 +60,7 @@ class Meter:
         return value
 
     def joining(self, values: Iterable[Any], separator: str = "") -> str:
-        """The texts of values in one, no longer than a value may be."""
+        """Join the texts of values, no longer than a value may be."""
         texts: list[str] = []
         length = 0
         for value in values:
@@ -75,7 +74,7 @@ class Meter:
         return self.making(self.looping(range(*bounds)))
 
     def reading(self, characters: int) -> None:
-        """Count characters that are about to be gone through."""
+        """Count characters that are about to be traversed."""
         self._step(1)
         self._read += characters
         if self._read > self._limits.read:
@@ -88,7 +87,7 @@ class Meter:
         self.reading(round(characters * log2(len(keys) + 2)))
 
     def comparing(self, operator: str, left: Any, right: Any) -> None:
-        """Count what a comparison goes through."""
+        """Count what a comparison traverses."""
         if operator in ("in", "notin"):
             self.reading(self._search_cost(left, right))
         elif isinstance(left, str) and isinstance(right, str):
@@ -115,7 +114,7 @@ class Meter:
         return cost
 
     def weight(self, value: Any) -> int:
-        """A value's characters, and its items as so many characters."""
+        """Return a value's characters, with each item as a number of characters."""
         if isinstance(value, str):
             return 1 + len(value)
         if isinstance(value, (list, tuple, dict)):
@@ -124,7 +123,7 @@ class Meter:
         return 1
 
     def before(self, operator: str, left: Any, right: Any) -> None:
-        """Refuse what would grow before anyone could count it."""
+        """Reject what would grow before it could be counted."""
         if operator == "**" or (operator == "%" and isinstance(left, str)):
             raise TemplateFault(f"it uses {operator} in a way that chat templates do not need")
         if operator == "*":
@@ -133,7 +132,7 @@ class Meter:
                     self.grown(len(value), times)
 
     def grown(self, size: int, times: int) -> None:
-        """Refuse a text or list of `size` made `times` over if that is too much."""
+        """Reject a text or list of `size` repeated `times` if that is too much."""
         if size * times > self._limits.characters:
             raise TemplateFault(f"a value grows past {self._limits.characters:,} characters")
 
@@ -152,7 +151,7 @@ class Meter:
             raise TemplateFault(f"it makes more than {self._limits.made:,} characters in all")
 
     def _weighed(self, value: Any) -> tuple[int, int]:
-        """Characters and items as they would be written out: what stands twice counts twice."""
+        """Return characters and items when written out: repeated objects count repeatedly."""
         characters = items = 0
         waiting = [(value, 1)]
         while waiting:

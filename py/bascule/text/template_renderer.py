@@ -1,7 +1,7 @@
-"""Chat templates by Jinja, with a meter in the parsed template and in its sandbox.
+"""Render chat templates with Jinja, metered in the parsed template and in its sandbox.
 
-Jinja's sandbox keeps a template from Python's inside, not from endless work: so what loops, grows,
-compares or is put out passes the meter.
+Jinja's sandbox protects Python's internals, not against endless work: so what loops, grows,
+compares or is output goes through the meter.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bascule.text.template_sandbox import (
 
 
 class Renderer:
-    """A parsed template. TemplateFault if it cannot be one."""
+    """A parsed template. TemplateFault if it is invalid."""
 
     def __init__(self, source: str) -> None:
         if len(source) > MOST_TEMPLATE_CHARACTERS:
@@ -48,7 +48,7 @@ class Renderer:
             raise TemplateFault(f"it cannot be compiled ({error})") from None
 
     def render(self, variables: dict[str, object]) -> str:
-        """The text. TemplateFault or TemplateRefusal; `variables` are JSON values."""
+        """Return the text. TemplateFault or TemplateRefusal; `variables` are JSON values."""
         with self._one_at_a_time:
             self._environment.meter = Meter(LIMITS)
             try:
@@ -62,10 +62,10 @@ class Renderer:
 
 
 class _Metered(NodeTransformer):
-    """Sets the meter's filters into a parsed template, and refuses what no chat needs."""
+    """Inserts the meter's filters into a parsed template, and rejects what no chat needs."""
 
     def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
-        """Go on, but not into another template."""
+        """Continue, but not into another template."""
         if isinstance(node, (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)):
             raise TemplateFault("it asks for another template")
         if isinstance(node, nodes.Block):
@@ -73,7 +73,7 @@ class _Metered(NodeTransformer):
         return super().generic_visit(node, *args, **kwargs)
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
-        """Count a loop before it starts, and each time its body is run."""
+        """Count a loop before it starts, and each run of its body."""
         if node.recursive:
             raise TemplateFault("it has a recursive loop, which chat templates do not need")
         tested = 0 if node.test is None else _size(node.test)
@@ -82,7 +82,7 @@ class _Metered(NodeTransformer):
         return node
 
     def _counted(self, node: Any) -> Any:
-        """Count the nodes of a body each time that it is run."""
+        """Count the nodes of a body each time it runs."""
         size = sum(map(_size, node.body))
         self.generic_visit(node)
         paying = _filtered(nodes.Const(size, lineno=node.lineno), RUNNING)
@@ -92,7 +92,7 @@ class _Metered(NodeTransformer):
     visit_Macro = visit_CallBlock = _counted
 
     def visit_Output(self, node: nodes.Output) -> nodes.Node:
-        """Count what is put out."""
+        """Count what is output."""
         self.generic_visit(node)
         node.nodes = [_filtered(child, PUTTING) for child in node.nodes]
         return node
@@ -125,12 +125,12 @@ class _Metered(NodeTransformer):
         return self._making(node) if isinstance(node.arg, nodes.Slice) else self.generic_visit(node)
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
-        """Count a tuple, unless names are bound by it."""
+        """Count a tuple, unless it binds names."""
         return self._making(node) if node.ctx == "load" else self.generic_visit(node)
 
 
 def _size(node: nodes.Node) -> int:
-    """How many nodes are run with one; the bodies inside count themselves."""
+    """Return how many nodes run with one; bodies inside count themselves."""
     own = isinstance(node, (nodes.For, nodes.Macro, nodes.CallBlock))
     inner = node.iter_child_nodes(exclude=("body",) if own else None)
     return 1 + sum(map(_size, inner))

@@ -1,6 +1,6 @@
-"""The sandbox in which chat templates run: Jinja's own with a meter in it.
+"""The sandbox of chat templates: Jinja's own with a meter.
 
-Each filter, test, method and operator whose cost is not one step passes the meter first.
+Each filter, test, method and operator that costs more than one step goes through the meter first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from bascule.text.template_limits import (
 )
 from bascule.text.template_meter import Meter
 
-# The meter's own filters, which `template_renderer` sets into a parsed template.
+# The meter's own filters, which `template_renderer` inserts into a parsed template.
 LOOPING, MAKING, PUTTING = "bascule_looping", "bascule_making", "bascule_putting"
 COMPARING, JOINING, RUNNING = "bascule_comparing", "bascule_joining", "bascule_running"
 
@@ -43,7 +43,7 @@ _LOOP_PARTS = frozenset(
     ["first", "index", "index0", "last", "length", "nextitem", "previtem", "revindex", "revindex0"]
 )
 _THROUGH = frozenset(("list", "map", "rejectattr", "selectattr", "sort", "unique"))
-# The names that Jinja's parser gives to comparisons.
+# The names of comparisons in Jinja's parser.
 _COMPARISONS: MappingProxyType[str, Callable[[Any, Any], Any]] = MappingProxyType(
     {
         **{"eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "lteq": operator.le},
@@ -60,19 +60,19 @@ _MOST_TITLE = 1 << 20
 
 
 class _Space(Namespace):
-    """A namespace that is written as its name: what is in it may be endless."""
+    """A namespace whose text is its name: its contents may be endless."""
 
     def __repr__(self) -> str:
         return "<namespace>"
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what a model said, for training; here it is its body."""
+    """`{% generation %}` marks a model's answer, for training; here it is its body."""
 
     tags = {"generation"}  # noqa: RUF012  (the base class has it so)
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        """Its statements alone."""
+        """Return only its statements."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
@@ -119,7 +119,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         }
 
     def _with_meter(self, verb: Callable[..., Any]) -> Callable[..., Any]:
-        # What takes the context is never reckoned while the template is compiled.
+        # What takes the context is never evaluated while the template is compiled.
         return pass_context(lambda _context, *values: verb(*values))
 
     def _reading(self, test: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,7 +130,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         return read
 
     def _metered(self, name: str, of: Callable[..., Any]) -> Callable[..., Any]:
-        """A filter with its cost counted before it and after, however it is called."""
+        """Return a filter with its cost counted before and after it, however it is called."""
         at = 1 if hasattr(of, "jinja_pass_arg") else 0  # the environment or context comes first
 
         @functools.wraps(of, assigned=(), updated=("__dict__",))
@@ -141,7 +141,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         return metered
 
     def _before(self, name: str, value: Any, args: tuple[Any, ...], named: Any) -> Any:
-        """Count what a filter goes through; what it is to go through."""
+        """Count what a filter traverses; return what it is to traverse."""
         if name in _THROUGH:
             value = self.meter.looping(value)
             self._check_attributes(name, value, args, named)
@@ -158,7 +158,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
     def _check_attributes(
         self, name: str, values: list[Any], args: tuple[Any, ...], named: Any
     ) -> None:
-        """Count the lookups that a filter makes, and the comparisons."""
+        """Count the lookups and comparisons of a filter."""
         by_attribute = {"sort": args[2:3], "unique": args[1:2], "map": ()}.get(name, args[:1])
         attribute: Any = next(iter(by_attribute), named.get("attribute"))
         if isinstance(attribute, str):
@@ -178,7 +178,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             raise TemplateFault(f"it makes a title of more than {_MOST_TITLE:,} characters")
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Only what is listed: of a number, say, `to_bytes` would be as bad as `__class__`."""
+        """Allow only what is listed: `to_bytes` of a number would be as bad as `__class__`."""
         if isinstance(obj, Namespace):
             return not attr.startswith("_")
         if isinstance(obj, LoopContext):
@@ -186,18 +186,18 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         return attr in METHODS.get(type(obj), ())
 
     def wrap_str_format(self, value: Any) -> None:
-        """No `str.format`: a width in it makes any length of text."""
+        """Disable `str.format`: a width in it creates text of any length."""
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """An operation, with its cost seen before it and after."""
+        """Run an operation, and count its cost before and after."""
         self.meter.before(operator, left, right)
         return self.meter.making(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """A call of a method, a macro or one of the few functions."""
+        """Call a method, a macro or one of the few functions."""
         whose, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
         if isinstance(whose, str):
-            # What Jinja hands to macros with their variables.
+            # What Jinja passes to macros with their variables.
             options = {key: each for key, each in kwargs.items() if key not in _JINJAS_OWN}
             match name:
                 case "replace":
@@ -218,7 +218,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         return __self.meter.making(result)
 
     def _compared(self, left: Any, right: Any, other: Any = None, *, sign: str = "") -> Any:
-        """A comparison: of a test with its sign, else of an operator, whose sign comes second."""
+        """Run a comparison: a test with its sign, else an operator, whose sign comes second."""
         sign, right = (sign, right) if sign else (right, other)
         if sign in ("in", "notin") and isinstance(right, Iterator):
             right = self.meter.looping(right)
@@ -234,7 +234,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
     def _split(self, text: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
         self.meter.reading(len(text))
-        # One more than may be is enough to be refused.
+        # One more than allowed is enough to be rejected.
         most = LIMITS.items + 1
         return self.meter.making(text.split(sep, most if maxsplit < 0 else min(maxsplit, most)))
 
@@ -278,7 +278,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         separators: tuple[str, str] | None = None,
         sort_keys: bool = False,
     ) -> str:
-        """JSON as transformers writes it: without the escapes for HTML that Jinja's own has."""
+        """Return JSON as transformers writes it: without the HTML escapes of Jinja's own."""
         if indent is not None and not 0 <= indent <= MOST_WIDTH:
             raise TemplateFault(f"it indents by more than {MOST_WIDTH}")
         if separators is not None and max(map(len, separators)) > MOST_WIDTH:
@@ -297,7 +297,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
 
 def _space_of(value: Any, indent: int, between: int) -> int:
-    """How many characters JSON sets between the items of a value, which was weighed, at most."""
+    """Return the most characters that JSON adds between the items of a value."""
     space = 0
     waiting = [(value, 1)]
     while waiting:
@@ -318,7 +318,7 @@ def _refuse(message: str = "") -> None:
 
 
 def _strftime_now(form: str) -> str:
-    """Today in English, whatever the locale; only the letters that templates use."""
+    """Return today's date in English, whatever the locale; only with known letters."""
     now = datetime.now()
     month, day = MONTHS[now.month - 1], DAYS[now.weekday()]
     values = {"B": month, "b": month[:3], "A": day, "a": day[:3], "%": "%"}

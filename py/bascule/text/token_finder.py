@@ -1,4 +1,4 @@
-"""Finds tokens in texts: in time that does not grow with the number of tokens."""
+"""Find tokens in texts, in time that does not grow with the number of tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-# Unicode's White_Space, as the tokenizers library has it; str.strip() takes U+001C to U+001F.
+# Unicode's White_Space, as in the tokenizers library; str.strip() includes U+001C to U+001F.
 _WHITE = "\t\n\v\f\r \u0085\u00a0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
@@ -14,10 +14,10 @@ _WHITE_RUN = re.compile(f"[{_WHITE}]*")
 
 
 class TokenFinder:
-    """A set of tokens, none of them empty, sorted.
+    """A sorted set of nonempty tokens.
 
-    A token that begins a text stands before the text in this order, and begins all that stands
-    between the two: so it is the last token before the text, or one that begins that token.
+    A token that is a prefix of a text sorts before the text, and is a prefix of everything between
+    the two: so it is the last token before the text, or a prefix of that token.
     """
 
     def __init__(self, tokens: Iterable[str]) -> None:
@@ -28,7 +28,7 @@ class TokenFinder:
         self._first = re.compile(f"[{first}]") if first else None
 
     def at(self, text: str, index: int) -> str | None:
-        """The longest token that stands at an index."""
+        """Return the longest token at an index."""
         piece = text[index : index + self._longest]
         result = bisect_right(self._sorted, piece) - 1
         while result >= 0:
@@ -38,7 +38,7 @@ class TokenFinder:
         return None
 
     def all_in(self, text: str) -> Iterator[tuple[int, str]]:
-        """Each index where a token stands, with the longest one; they may overlap."""
+        """Yield each index with a token, and the longest one there; they may overlap."""
         if self._first is not None:
             for start in self._first.finditer(text):
                 token = self.at(text, start.start())
@@ -46,16 +46,15 @@ class TokenFinder:
                     yield start.start(), token
 
     def begins_longer(self, text: str) -> bool:
-        """Whether a text is the beginning of a longer token."""
+        """Whether a text is a prefix of a longer token."""
         after = bisect_right(self._sorted, text)
         return after < len(self._sorted) and self._sorted[after].startswith(text)
 
 
 class TokenCutter:
-    """Cuts texts at tokens, of those at one place the longest, into texts and ids.
+    """Cuts texts at tokens, the longest first, into texts and ids.
 
-    Tokens of `strips_before` take the white space before them, those of `strips_after` that
-    behind them.
+    Tokens of `strips_before` remove the whitespace before them, those of `strips_after` after them.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class TokenCutter:
         self._before, self._after = strips_before, strips_after
 
     def parts(self, text: str) -> Iterator[str | int]:
-        """Yield the ids and the texts around them, of which none is empty."""
+        """Yield the ids and the nonempty texts around them."""
         done = 0
         for start, token in self._finder.all_in(text):
             if start < done:
@@ -87,7 +86,7 @@ class TokenCutter:
 
 
 def _begun_by(tokens: list[str]) -> list[int]:
-    """For each of the sorted tokens the index of the longest other one that begins it, or -1."""
+    """Return for each of the sorted tokens the index of its longest prefix among them, or -1."""
     results: list[int] = []
     open_ones: list[int] = []
     for index, token in enumerate(tokens):
@@ -99,8 +98,8 @@ def _begun_by(tokens: list[str]) -> list[int]:
 
 
 def folded(text: str) -> str:
-    """The text in one case, character by character; of one that becomes several the first."""
-    # The sigma at a word's end is another one, depending on its neighbours.
+    """Fold a text's case, character by character; only the first if one becomes several."""
+    # The sigma at a word's end differs, depending on its neighbours.
     result = text.upper().lower()
     if len(result) != len(text):
         result = "".join(character.upper().lower()[0] for character in text)

@@ -15,14 +15,14 @@ from bascule.text import OpenedTokenizer, no_decoder
 from bascule.text.pairs import kept_templates
 from bascule.text.tokenizer_check import CheckedTokenizer
 
-# As web/early.js has it.
+# The same as in web/early.js.
 _EARLY = "basculeEarlyTokenizer"
 # More tokens than a text can have.
 _NO_END = 2**31 - 1
 
 
 def take_early(key: str) -> OpenedTokenizer | None:
-    """The tokenizer that web/early.js has made of a file of that key, once."""
+    """Take the tokenizer that web/early.js has made of a file with that key, once."""
     early = getattr(js.globalThis, _EARLY, None)
     setattr(js.globalThis, _EARLY, None)  # one that comes later is not needed
     if not early or str(early.key) != key:
@@ -40,7 +40,7 @@ def take_early(key: str) -> OpenedTokenizer | None:
 async def remember_checked(
     folder: str, key: str, checked: CheckedTokenizer, most_tokens: int | None
 ) -> None:
-    """Begin to remember a folder's checked tokenizer.json for `take_early` of the next visit."""
+    """Start to remember a folder's checked tokenizer.json for `take_early` of the next visit."""
     names = ("bridge/text.js", "bridge/remembered.js", "vendor/idb.js")
     text, remembered, idb = await bridge_modules(names)
     record = {

@@ -1,8 +1,8 @@
-"""A sentence encoder's tokenizer.json, checked before the library sees it.
+"""Check a sentence encoder's tokenizer.json before the library reads it.
 
-The library ends the process, hangs or panics on some files. So what it gets is written anew from
-the parts that were checked: its model, its added tokens and the steps in tokenizer_steps.py.
-Padding and truncation are left out, since they are done here.
+The library ends the process, hangs or panics on some files. So it gets a file that is written from
+the checked parts: the model, the added tokens and the steps in tokenizer_steps.py. Padding and
+truncation are left out, since they are done here.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from bascule.text.vocabulary import MOST_TOKENS
 
 _MOST_ADDED, _MOST_ADDED_CHARACTERS = 1 << 12, 1 << 16
 _MOST_ADDED_LENGTH = 128
-# A trie of tokens is walked as deep from each character of a text.
+# A trie of tokens is searched this deep from each character of a text.
 _MOST_TOKEN_LENGTH = 256
-# The library tries all parts of a word of so many characters.
+# The library tries all parts of a word of this many characters.
 _MOST_WORD = 256
 _ADDED_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -43,9 +43,9 @@ Model = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class CheckedTokenizer:
-    """A tokenizer.json for the library; `n_tokens` is one past the largest id.
+    """A tokenizer.json for the library; `n_tokens` is the largest id plus one.
 
-    Without `templates` it has several, one in the other.
+    Without `templates` it has several nested ones.
     """
 
     json: bytes
@@ -86,7 +86,7 @@ def check_tokenizer(data: bytes, place: str) -> CheckedTokenizer:
 
 
 def _model(value: object) -> tuple[Model, dict[str, int]]:
-    """The model, and the ids of its tokens."""
+    """Return the model, and the ids of its tokens."""
     if not isinstance(value, dict):
         raise UnsoundStep("it has no model")
     kind = value.get("type", "BPE" if "merges" in value else "WordPiece")  # as in older files
@@ -188,7 +188,7 @@ def _id(number: object) -> int:
 
 
 def _added_tokens(tokens: object, ids: dict[str, int]) -> list[dict[str, Any]]:
-    """The added tokens, whose ids are put into `ids`."""
+    """Return the added tokens, and add their ids to `ids`."""
     if not isinstance(tokens, list | None) or len(tokens or []) > _MOST_ADDED:
         raise UnsoundStep(f"its added_tokens are no list of at most {_MOST_ADDED:,}")
     by_id = {number: token for token, number in ids.items()}

@@ -19,7 +19,7 @@ class NativeTokenizer:
 
     @classmethod
     def from_json(cls, data: bytes, max_tokens: int | None) -> NativeTokenizer:
-        """Read tokenizer.json; its own padding and truncation give way to ours."""
+        """Read tokenizer.json; our padding and truncation replace its own."""
         from tokenizers import Tokenizer
 
         with _faults("it is not sound"):
@@ -35,7 +35,7 @@ class NativeTokenizer:
             result = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
             if special:
                 return [encoding.ids for encoding in result]
-            # The library cuts these, too; what it has cut off follows.
+            # The library truncates these, too; the parts that it cut off follow.
             return [[*e.ids, *chain.from_iterable(p.ids for p in e.overflowing)] for e in result]
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -52,7 +52,7 @@ class NativeTokenizer:
             raise no_decoder()
         with _faults("it fails on token ids"):
             decoded = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
-        # CLIP's: what ends a word is part of its last token, and a space of the text.
+        # CLIP's: a word's end is part of its last token, and a space in the text.
         suffix = getattr(self._tokenizer.model, "end_of_word_suffix", None)
         if suffix:
             decoded = decoded.replace(suffix, " ")
@@ -60,7 +60,8 @@ class NativeTokenizer:
         return decoded
 
 
-# What JavaScript's trim() takes, so the page's library: str.strip() takes U+001C to U+001F as well.
+# What JavaScript's trim() removes, and so the page's library; str.strip() also removes U+001C to
+# U+001F.
 _JS_BLANKS = "\t\n\v\f\r \u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
@@ -68,7 +69,7 @@ _JS_BLANKS = "\t\n\v\f\r \u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".
 
 @contextmanager
 def _faults(what: str) -> Generator[None, None, None]:
-    """ModelFileError for whatever the library raises: a bare Exception, or a panic of Rust's."""
+    """ModelFileError for any error of the library: a bare Exception, or a panic of Rust's."""
     try:
         yield
     except BaseException as error:

@@ -1,8 +1,8 @@
 """The steps of a sentence encoder's tokenizer.json that may reach the library.
 
-An allow-list: the steps that BERT, DistilBERT, MPNet, RoBERTa, ModernBERT and XLM-RoBERTa have,
-their fields checked one by one. Only known regular expressions are let through, since some have no
-end, and a text grows by a bounded factor.
+An allow-list: the steps of BERT, DistilBERT, MPNet, RoBERTa, ModernBERT and XLM-RoBERTa, with their
+fields checked one by one. Only known regular expressions pass, since some never end, and a text
+grows by a bounded factor.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from bascule.text.pretokenizers import cuts_words_alone, known_expression, known
 MOST_STEPS = 16
 # Without any template two texts follow each other.
 _BARE = Templates((("A", 0),), (("A", 0), ("B", 1)))
-# Of fixed texts and prefixes.
+# The longest fixed texts and prefixes.
 MOST_WIDTH = 16
 # How many times longer all replacements together may make a text.
 _MOST_GROWTH = 8
 _MOST_CHARSMAP_NBYTES = 1 << 20
-# The longest that Unicode knows is the 33 bytes of U+FDFA.
+# The longest in Unicode is the 33 bytes of U+FDFA.
 _MOST_MAPPED_NBYTES = 64
 
 Check = Callable[[object], Any]
@@ -32,22 +32,22 @@ Steps = list[dict[str, Any]]
 
 
 class UnsoundStep(Exception):
-    """A step is damaged or hostile; its words say how."""
+    """A step is damaged or hostile; the message says how."""
 
 
 class UnknownStep(Exception):
-    """A step is of a kind that encoders do not have; its words say which."""
+    """A step is of a kind that encoders do not have; the message says which."""
 
 
 def flag(value: object) -> bool:
-    """A boolean."""
+    """Return a boolean."""
     if not isinstance(value, bool):
         raise UnsoundStep(f"{_short(value)} is no boolean")
     return value
 
 
 def optional_flag(value: object) -> bool | None:
-    """A boolean or null."""
+    """Return a boolean or None."""
     return None if value is None else flag(value)
 
 
@@ -88,7 +88,7 @@ def _pattern(known: Callable[[str], str | None]) -> Check:
 
 
 def _charsmap(value: Any) -> str:
-    """The table of SentencePiece in base64: the size of a trie, the trie, texts that end in NUL."""
+    """Check SentencePiece's table in base64: the size of a trie, the trie, NUL-terminated texts."""
     if not isinstance(value, str) or len(value) > _MOST_CHARSMAP_NBYTES * 4 // 3 + 4:
         raise UnsoundStep("its precompiled_charsmap is no text of at most 1 MiB")
     try:
@@ -153,7 +153,7 @@ _DECODERS: Mapping[str, Fields] = MappingProxyType(
 
 
 def checked_normalizer(value: object) -> dict[str, Any] | None:
-    """A `normalizer` of known steps; UnsoundStep, UnknownStep."""
+    """Return a `normalizer` of known steps; UnsoundStep, UnknownStep."""
     steps = _steps(value, "normalizers", _NORMALIZERS)
     growth = 1.0
     for step in steps:
@@ -167,7 +167,7 @@ def checked_normalizer(value: object) -> dict[str, Any] | None:
 
 
 def checked_pretokenizer(value: object) -> dict[str, Any] | None:
-    """A `pre_tokenizer` of known steps; UnsoundStep, UnknownStep."""
+    """Return a `pre_tokenizer` of known steps; UnsoundStep, UnknownStep."""
     steps = _steps(value, "pretokenizers", _PRETOKENIZERS)
     patterns = [step.get("pattern", {}).get("Regex", "") for step in steps]
     if len(steps) == 2 and steps[1]["type"] == "ByteLevel" and cuts_words_alone(patterns[0]):
@@ -176,7 +176,7 @@ def checked_pretokenizer(value: object) -> dict[str, Any] | None:
 
 
 def checked_decoder(value: object) -> dict[str, Any] | None:
-    """A `decoder` of one known step; None for any other: reading needs none. UnsoundStep."""
+    """Return a `decoder` of one known step; None for any other: reading needs none. UnsoundStep."""
     kind = value.get("type") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(kind, str) or kind not in _DECODERS:
         return None
@@ -186,9 +186,9 @@ def checked_decoder(value: object) -> dict[str, Any] | None:
 def checked_processor(
     value: object, ids: Mapping[str, int]
 ) -> tuple[dict[str, Any] | None, int, Templates | None]:
-    """A `post_processor` of known steps, how many tokens it adds to a text, and its templates.
+    """Return a `post_processor` of known steps, the number of tokens it adds, and its templates.
 
-    `ids` are those of all tokens. None instead of templates where several steps add tokens.
+    `ids` are those of all tokens. None instead of templates if several steps add tokens.
     UnsoundStep, UnknownStep.
     """
     steps: Steps = []
@@ -207,7 +207,7 @@ def checked_processor(
 
 
 def _template(step: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[dict[str, Any], Templates]:
-    """Tokens around one text, and around two where those are sound; the library gets the first."""
+    """Return tokens around one text, and two if sound; the library gets the first."""
     pieces = _pieces(step.get("single"), step, ids)
     single: list[dict[str, Any]] = []
     specials: dict[str, dict[str, Any]] = {}
@@ -229,7 +229,7 @@ def _template(step: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[dict[str
 
 
 def _pair(step: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[Piece, ...] | None:
-    """How two texts go together; None where that is not sound, for few models need it."""
+    """Return how two texts are joined; None if that is not sound, since few models need it."""
     try:
         pieces = _pieces(step.get("pair"), step, ids)
     except UnsoundStep:
@@ -292,7 +292,7 @@ def _ends(
 
 
 def _check_token(added: object, ids: Mapping[str, int]) -> None:
-    """A pair of a token's text and its id, as the vocabulary has it."""
+    """Check a pair of a token's text and its id against the vocabulary."""
     match added:
         case [str(name), int(token)] if not isinstance(token, bool):
             if ids.get(name) != token:
@@ -306,7 +306,7 @@ def _steps(value: object, inside: str, known: Mapping[str, Fields]) -> Steps:
 
 
 def _kinds(value: object, inside: str) -> Sequence[tuple[str, Mapping[str, Any]]]:
-    """The steps of sequences, one after the other, with their kinds."""
+    """Return the steps of sequences, flattened, with their kinds."""
     waiting: list[object] = [] if value is None else [value]
     results: list[tuple[str, Mapping[str, Any]]] = []
     seen = 0

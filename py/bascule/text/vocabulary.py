@@ -1,8 +1,8 @@
-"""A model's vocabulary, none of which is trusted, as a tokenizer.json; GGUF metadata hold one.
+"""An untrusted vocabulary, as a tokenizer.json; GGUF metadata contain one.
 
-Of two kinds: a byte-level BPE (GGUF calls it "gpt2"), each character of whose tokens stands for a
-byte (https://github.com/openai/gpt-2/blob/master/src/encoder.py), and SentencePiece's ("llama", see
-spaced.py). Only the standard library.
+There are two kinds: a byte-level BPE (GGUF calls it "gpt2"), in whose tokens each character stands
+for a byte (https://github.com/openai/gpt-2/blob/master/src/encoder.py), and SentencePiece's
+("llama", see spaced.py). Only the standard library.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bascule.text.spaced import BYTES, Spaced, merges_of
 
 MOST_TOKENS = 1 << 20
 MOST_TOKEN_CHARACTERS = 1 << 12
-# Each of these is looked for at all places of a text.
+# Each of these is searched for at every position of a text.
 MOST_CONTROL = 1 << 14
 MOST_CONTROL_CHARACTERS = 1 << 7
 # The library builds an automaton of these, with a state for each of their characters.
@@ -27,16 +27,16 @@ MOST_USER_DEFINED_CHARACTERS = 1 << 18
 _PREFIX = "tokenizer.ggml."
 # The kinds of tokens, by GGUF's numbers.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-# Merges that follow from scores: each token is cut at all of its characters.
+# Merges that follow from scores: each token is split at every character.
 _MOST_CUT, _MOST_CUTS = 1 << 8, 1 << 23
-# Texts that end a turn whatever the file says of them, as llama.cpp has them.
+# Texts that always end a turn, as in llama.cpp.
 _ENDS = frozenset(
     ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>")
 ) | {"<end_of_turn>"}
 
 
 def _characters() -> dict[str, int]:
-    """GPT-2's character of each byte: itself if it is printable, else one from U+0100 on."""
+    """Map GPT-2's characters to bytes: the byte itself if it is printable, else from U+0100 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     results = {chr(byte): byte for byte in printable}
@@ -50,9 +50,9 @@ BYTE_OF = _characters()
 class Vocabulary:
     """Tokens by id, and what the file says of them.
 
-    `control` tokens are parsed where a caller allows it, `user_defined` ones in every text; `ends`
-    are the ids after which a model has said all. Of a text, tokens of `strips_before` take the
-    white space before them, and those of `strips_after` what follows them.
+    `control` tokens are parsed if a caller allows it, `user_defined` ones in every text; `ends` are
+    the ids that end a model's answer. Tokens of `strips_before` remove the whitespace before them,
+    those of `strips_after` after them.
     """
 
     tokens: Sequence[str]
@@ -70,16 +70,16 @@ class Vocabulary:
     strips_after: frozenset[int] = frozenset()
 
     def text(self, token: int | None) -> str:
-        """A token's own text, "" for none."""
+        """Return a token's own text, "" for None."""
         return "" if token is None else self.tokens[token]
 
     @property
     def left_out(self) -> frozenset[int]:
-        """The tokens that no plain text gives."""
+        """The tokens that plain text never produces."""
         return self.unused.union(self.control.values())
 
     def tokenizer_json(self) -> bytes:
-        """The tokenizer.json of plain text: control tokens are no part of it, so none is parsed."""
+        """Return the tokenizer.json of plain text: it lacks control tokens, so none is parsed."""
         rest = {"version": "1.0", "post_processor": None, "decoder": None}
         left_out = self.left_out  # a new set each time
         if isinstance(self.pre, Spaced):
@@ -101,9 +101,9 @@ class Vocabulary:
 
 
 def read_vocabulary(metadata: Mapping[str, object], place: str) -> Vocabulary:
-    """The vocabulary that a GGUF file's metadata hold; `place` names the file.
+    """Read the vocabulary in a GGUF file's metadata; `place` names the file.
 
-    ModelFileError if it is unsound, UnsupportedModelError for a tokenizer of another kind.
+    ModelFileError if it is unsound, UnsupportedModelError for another kind of tokenizer.
     """
     mine = (key for key in metadata if key.startswith(_PREFIX))
     fields = {key.removeprefix(_PREFIX): metadata[key] for key in mine}
@@ -118,7 +118,7 @@ def read_vocabulary(metadata: Mapping[str, object], place: str) -> Vocabulary:
 
 
 def _read_scored(config: dict[str, object], place: str) -> Vocabulary:
-    """SentencePiece's BPE, whose merges follow from scores; defaults are llama.cpp's."""
+    """Read SentencePiece's BPE, whose merges follow from scores; defaults are llama.cpp's."""
     tokens = _tokens(config, place)
     kinds = _kinds(config, len(tokens), place, most=BYTE)
     if lacking := set(BYTES).difference(tokens):
@@ -192,7 +192,7 @@ def _kind(value: object) -> str:
 
 
 def _pre_tokenizer(metadata: Mapping[str, object], place: str) -> PreTokenizer:
-    # Files older than the key mean what llama.cpp calls "default".
+    # Files older than the key mean llama.cpp's "default".
     name = _text(metadata, "pre", place) if "pre" in metadata else "default"
     if name not in PRETOKENIZERS:
         problem = f"its text is to be split as {name[:40]!r}, and Bascule knows "
@@ -237,7 +237,7 @@ def _check_control(control: Mapping[str, int], place: str) -> None:
     if len(control) > MOST_CONTROL:
         raise _fault(place, "tokens", f"at most {MOST_CONTROL:,} of control", f"{len(control):,}")
     for text in control:
-        # One of a single character could not be distinguished from the same character in a message.
+        # A single character could not be distinguished from the same character in a message.
         if not 2 <= len(text) <= MOST_CONTROL_CHARACTERS:
             expected = f"control tokens of 2 to {MOST_CONTROL_CHARACTERS} characters"
             raise _fault(place, "tokens", expected, f"{len(text):,}")
@@ -277,7 +277,7 @@ def _merges(metadata: Mapping[str, object], known: set[str], place: str) -> tupl
     merges = _strings(metadata, "merges", place)
     for index, merge in enumerate(merges):
         left, space, right = merge.partition(" ")
-        # A part with a space in it is no token of bytes, so `known` settles that too.
+        # A part with a space in it is not a byte token, so `known` covers that, too.
         if not (space and left in known and right in known and left + right in known):
             expected = "two tokens that make a third, with a space between"
             raise _fault(place, f"merges, number {index:,}", expected, repr(merge[:80]))

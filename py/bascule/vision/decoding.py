@@ -1,7 +1,6 @@
-"""Images of every kind that users have, as arrays of pixels (H, W, 3) uint8, red green blue.
+"""Images of every kind as arrays of pixels (H, W, 3) uint8, red green blue.
 
-Files are decoded by Pillow, which none of the rest needs. Sizes are checked before anything is
-decoded.
+Files are decoded by Pillow, which nothing else needs. Sizes are checked before anything is decoded.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ def _is_pillow(value: Any) -> bool:
 def pixels_of(where: str, image: Any) -> Array:
     """Decode one image -> (H, W, 3) uint8.
 
-    Rotated as its EXIF says; of an animation the first frame; transparency is dropped, and 16 bits
-    a channel become 8. InputError for anything that is no image, cannot be decoded, or has more
-    than MOST_PIXELS pixels; SetupError where it takes Pillow and that is not installed.
+    Rotated by its EXIF; of an animation the first frame; transparency is dropped, and 16 bits per
+    channel become 8. InputError for anything that is not an image, cannot be decoded, or has more
+    than MOST_PIXELS pixels; SetupError if Pillow is needed and not installed.
     """
     if isinstance(image, bytes | bytearray | memoryview):
         return _decoded(where, BytesIO(bytes(image)), f"{len(image):,} bytes")
@@ -95,7 +94,7 @@ def _rgb(where: str, image: Any) -> Array:
 
 
 def _from_numbers(where: str, numbers: Array, mode: str) -> Array:
-    """Make grey pixels of numbers (H, W) of 16 bits, in whatever type a decoder holds them."""
+    """Make grey pixels of 16-bit numbers (H, W), in any type that a decoder uses."""
     low, high = numbers.min(), numbers.max()
     if mode == "F" or low < 0 or high > 0xFFFF:
         raise InputError(where, "channels of 8 or 16 bits", f"{low} to {high} (mode {mode})")
@@ -130,7 +129,7 @@ def _too_large(where: str, size: str) -> InputError:
 
 
 def pillow_or_none() -> Any | None:
-    """Return Pillow's module of images, if it is installed."""
+    """Return Pillow's image module, if it is installed."""
     try:
         return import_module("PIL.Image")
     except ImportError:

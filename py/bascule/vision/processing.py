@@ -1,4 +1,4 @@
-"""From pixels to what a model sees: resized, cropped, and normalized as its folder says."""
+"""Process pixels for a model: resize, crop, and normalize by its folder's settings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LARGEST = 4096
 
 @dataclass(frozen=True, slots=True)
 class ImageProcessing:
-    """A preprocessor_config.json: sizes in pixels, numbers a channel.
+    """A preprocessor_config.json: sizes in pixels, numbers per channel.
 
-    An image is resized to `size` (height, width), or until its shorter edge is `shortest`; its
-    middle of `crop` (height, width) is taken. A channel becomes (x * factor - mean) / std.
+    An image is resized to `size` (height, width), or until its shorter edge is `shortest`; then its
+    center of `crop` (height, width) is taken. A channel becomes (x * factor - mean) / std.
     """
 
     size: tuple[int, int] | None
@@ -34,14 +34,14 @@ class ImageProcessing:
     std: tuple[float, float, float]
 
     def check(self, image: int, file: str) -> None:
-        """ModelFileError unless every image comes out as `image` x `image` pixels."""
+        """ModelFileError unless every processed image has `image` x `image` pixels."""
         result = self.crop or self.size
         if result != (image, image):
             problem = f"it makes images of {result or 'any size'}, and config.json takes {image}"
             raise ModelFileError(file, problem)
 
     def side(self, file: str) -> int:
-        """How many pixels high and wide every image is; ModelFileError where they differ."""
+        """Return the height and width of every processed image; ModelFileError if they differ."""
         height, width = self.crop or self.size or (0, 0)
         if not height or height != width:
             result = f"{height} x {width} pixels" if height else "any size"
@@ -65,7 +65,7 @@ class ImageProcessing:
 
 
 def resized(pixels: Array, height: int, width: int, kind: Filter) -> Array:
-    """Resize by Pillow where it is installed, else by `resize`: slower, within a level."""
+    """Resize with Pillow if it is installed, else with `resize`: slower, within one level."""
     pillow = pillow_or_none()
     if pillow is None:
         return resize(pixels, height, width, kind)
@@ -74,10 +74,10 @@ def resized(pixels: Array, height: int, width: int, kind: Filter) -> Array:
 
 
 def _cropped(pixels: Array, height: int, width: int) -> Array:
-    """Take the middle, with black around an image that is smaller."""
+    """Crop the center, with black around a smaller image."""
     tall, wide = pixels.shape[:2]
     y = np.zeros((height, width, 3), np.uint8)
-    # As transformers' center_crop, which rounds the place of a smaller image up.
+    # As transformers' center_crop, which rounds the offset of a smaller image up.
     top, left = _place(tall, height), _place(wide, width)
     rows = slice(max(0, -top), max(0, -top) + min(height, tall))
     columns = slice(max(0, -left), max(0, -left) + min(width, wide))
@@ -87,17 +87,17 @@ def _cropped(pixels: Array, height: int, width: int) -> Array:
 
 
 def _place(size: int, wanted: int) -> int:
-    """Where the wanted part begins; below 0 by what stands before a smaller image."""
+    """Return where the crop starts; negative by the padding of a smaller image."""
     return (size - wanted) // 2
 
 
 def read_processing(
     config: Mapping[str, Any], image: int, file: str, *, any_size: bool = False
 ) -> ImageProcessing:
-    """Check and read a preprocessor_config.json, or an empty one, of `image` x `image` pixels.
+    """Check and read a preprocessor_config.json, or an empty one, for `image` x `image` pixels.
 
-    With `any_size` it may make images of another size.
-    ModelFileError for what is unsound, UnsupportedModelError for what does not run.
+    With `any_size` it may make images of another size. ModelFileError if it is unsound,
+    UnsupportedModelError for unsupported settings.
     """
     size, shortest = None, 0
     if _flag(config, "do_resize", file):
@@ -132,7 +132,7 @@ def _flag(config: Mapping[str, Any], key: str, file: str, default: bool = True) 
 
 
 def _size(value: Any, file: str, square: bool) -> tuple[tuple[int, int] | None, int]:
-    """Return a size, or the length of the shorter edge; a bare number is the latter with a crop."""
+    """Return a size, or the length of the shorter edge; a bare number with a crop is the latter."""
     match value:
         case int() if square and _is_size(value):
             return None, value

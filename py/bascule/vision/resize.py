@@ -1,9 +1,9 @@
-"""Resizing with antialiasing as Pillow 13 does it (its Resample.c), bit by bit.
+"""Resize with antialiasing as Pillow 13 does it (its Resample.c), bit by bit.
 
 Each output pixel is a weighted sum over the source pixels within the filter's support, which is
-stretched by the scale where an image shrinks. An image gets its new width first, then its new
-height, the other way round where it loses more than twice as many rows as columns; both round to
-uint8. Before version 13 the width was always first, which differs by up to 25 levels in noise.
+stretched by the scale when an image shrinks. The width is resized first, then the height; the other
+way round if the image loses more than twice as many rows as columns; both round to uint8. Before
+version 13 the width was always first, which differs by up to 25 levels in noise.
 """
 
 from __future__ import annotations

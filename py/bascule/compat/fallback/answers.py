@@ -1,7 +1,7 @@
-"""Whether an operation needs a fallback, why, and which limits it runs within.
+"""Whether an operation needs a fallback, why, and its limits.
 
-From tables: Safari's where a browser is named, else a record of capabilities; and the
-configuration's limits.
+From tables: Safari's if a browser is given, else a record of capabilities; and the configuration's
+limits.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ from bascule.errors import LimitError
 from bascule.program.program import Program
 from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
 
-# A piece costs about a millisecond beside its work.
+# A piece costs about a millisecond besides its work.
 _MOST_PIECES = 64
-# How many numbers of equal pieces are tried, from the one that the device's bytes suggest.
+# How many numbers of equal pieces are tried, starting at the one that the device's bytes suggest.
 _N_TRIALS = 3
 _SMALLER_INPUTS = "Allow more, or give it smaller inputs: it is divided no further."
 _SPLIT_MATRICES = "Set enable_layer_processing to divide matrices."
@@ -43,7 +43,7 @@ class Plan:
     async def run(
         self, start: Callable[[Request, Work], Awaitable[PieceResult]], of: Request
     ) -> Array:
-        """Start each piece before awaiting the one before; return their results as one array."""
+        """Start each piece before awaiting the previous one; return their results as one array."""
         if self.division is None:
             return np.ascontiguousarray(await (await start(of, self.work)).get())
         if self.division.begin is not None:
@@ -75,9 +75,9 @@ def plan(
     forced_by: str = "",
 ) -> Plan:
     """Divide an operation until no piece exceeds a limit (`memory_nbytes` bounds all buffers of a
-    piece); with a reason in `forced_by` into at least two pieces, where that is possible.
+    piece); with a reason in `forced_by` into at least two pieces, if possible.
 
-    LimitError, with what the smallest piece needs, where none is small enough.
+    LimitError, with what the smallest piece needs, if that is too large.
     """
     work = request.operation.record(request)
     violation = _violation(work.program, limits, rewrites)
@@ -153,7 +153,7 @@ class _Planner:
         if not ways and violation is not None:
             hint = _SMALLER_INPUTS if self._split_matrices else _SPLIT_MATRICES
             raise _advised(violation, hint)
-        # The second half is the larger one where they differ: if it does not fit, nothing does.
+        # The second half is the larger one if they differ: if it does not fit, nothing does.
         first, second = ways[0] if at_least_once else self._best(ways)
         return [
             *self.bisected(second, at_least_once=False),
@@ -177,7 +177,7 @@ class _Planner:
         lengths = [-(-count // n) for n in range(least, least + _N_TRIALS)]
         for length in dict.fromkeys([*lengths, max(1, count // least)]):
             pieces = _equal_spans(full, axis, count, length)
-            # One piece is checked for all where pieces of one length are one program.
+            # If pieces of one length are one program, one piece is checked for all.
             checked = pieces[:1] if self.division.same_program else pieces
             programs = {id(each): each for each in map(self._program, checked) if each is not None}
             if not any(_violation(p, self._limits, self._rewrites) for p in programs.values()):

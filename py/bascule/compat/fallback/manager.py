@@ -32,19 +32,19 @@ from bascule.program.rewrites.rewrite import Limits, Taken
 
 
 class FallbackManager(SafariVersion, Closing):
-    """Runs operations by name, in one piece where that fits, else by a fallback.
+    """Runs operations by name, in one piece if that fits, else by a fallback.
 
     For a Safari in `browser_info` ("name", "version") a table says what needs a fallback; without
-    `browser_info` the machine is probed. `model_type` is "text", "vision", "audio" or
-    "multimodal": whether "embedding" is of tokens or of patches. `config` may have "tier",
-    "device", "capabilities", "memory_budget_nbytes", "binding_nbytes", "dispatch_work",
-    "weights_nbytes" and "classify" (see `fallback.settings.read_settings`).
+    `browser_info` the machine is probed. `model_type` is "text", "vision", "audio" or "multimodal":
+    whether "embedding" is of tokens or of patches. `config` may have "tier", "device",
+    "capabilities", "memory_budget_nbytes", "binding_nbytes", "dispatch_work", "weights_nbytes" and
+    "classify" (see `fallback.settings.read_settings`).
+
     An operation that needs more than `memory_threshold` of the memory budget runs in pieces, and is
     rejected if the smallest need more, too (LimitError, with the bytes); matrices are divided only
     with `enable_layer_processing`. `error_handler`, or its method `handle_error`, is called with
-    every error, also before a recovery.
-
-    Close it, or use it in `with` or `async with`. InputError for arguments that make no sense.
+    every error, also before a recovery. Close it, or use it in `with` or `async with`. InputError
+    for invalid arguments.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class FallbackManager(SafariVersion, Closing):
     def needs_fallback(self, operation_name: str) -> bool:
         """Whether that operation needs a fallback in this browser.
 
-        The first call probes the machine; where an event loop runs, `await ready()` before
+        The first call probes the machine; if an event loop is running, `await ready()` first
         (SetupError). InputError for an unknown operation, with the known ones.
         """
         return self._need(
@@ -91,13 +91,13 @@ class FallbackManager(SafariVersion, Closing):
         inputs: Mapping[str, Any],
         context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run an operation; gives its result, or an awaitable of it where an event loop runs.
+        """Run an operation; return its result, or an awaitable of it if an event loop is running.
 
         A named one takes the arrays and settings of its row in `operations.OPERATIONS`, and "tier"
-        in its context, and gives a float32 array. A callable (which may be async) is called with
-        `inputs`, and if it has a second parameter, with the context as well; after a failure that
-        may pass it is called again, with the "tier" to use and the "memory_scale" of its chunks in
-        the context. InputError for invalid arguments; else the last error, unchanged.
+        in its context, and returns a float32 array. A callable (which may be async) is called with
+        `inputs`, and if it has a second parameter, with the context; after a transient failure it
+        is called again, with the "tier" to use and the "memory_scale" of its chunks in the context.
+        InputError for invalid arguments; else the last error, unchanged.
         """
         return self.start_operation(operation, inputs, context)
 
@@ -144,7 +144,7 @@ class FallbackManager(SafariVersion, Closing):
         tier = tier_named(settings.get("tier", self.settings.tier), "context 'tier'")
         if known.name == "shader_compilation":
             request = unwrapped(request)
-            # A device with the default limits: its shaders are the simplest.
+            # A device with the default limits has the simplest shaders.
             tier = "webgpu-limited" if tier in ("auto", "webgpu") else tier
         request.check_names()
         return start(self._run_named(request, tier, forced, known))
@@ -201,7 +201,7 @@ class SafariWebGPUFallback(SafariVersion, Closing):
         context: Mapping[str, Any] | None = None,
     ) -> Any:
         """Run a named operation by its strategy, even if no table or limit requires that: in at
-        least two pieces, where it can be divided. Otherwise as `FallbackManager.run_with_fallback`.
+        least two pieces, if it can be divided. Otherwise as `FallbackManager.run_with_fallback`.
         """
         operation_named(operation_name, "execute_with_fallback")
         return self.manager.start_operation(operation_name, inputs, context, forced=True)
@@ -217,13 +217,12 @@ def create_optimal_fallback_strategy(
     operation_type: str,
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What FallbackManager would do for such an operation, as plain values; without probing.
+    """Return what FallbackManager would do for such an operation, as plain values, without probing.
 
     `operation` is its name in the table, `needs_fallback` and `reasons` follow from the browser's
     table or the configuration, `strategy` is the most specific one, `strategies` all of them in
-    order. `tier` is where it would run, `limits` those it would run within
-    (`binding_nbytes` of a tensor, `memory_nbytes` of all buffers; None: no bound),
-    `memory_threshold` and `layer_processing` how.
+    order. `tier` is where it would run, `limits` those that apply (`binding_nbytes` of a tensor,
+    `memory_nbytes` of all buffers; None: no bound), with `memory_threshold` and `layer_processing`.
     """
     settings = read_settings(browser_info, model_type, config)
     where = "create_optimal_fallback_strategy"

@@ -22,11 +22,11 @@ _NAMES = ("query", "key", "value")
 
 
 def attention(request: Request) -> Work:
-    """Attend from query (..., T, D) to key (..., S, D) and value (..., S, E), which gives
-    (..., T, E) float32.
+    """Attend from query (..., T, D) to key (..., S, D) and value (..., S, E); returns (..., T, E)
+    float32.
 
     Up to two leading axes are a batch. With `heads` in the context there is at most one, and heads
-    lie side by side in the last axis. With `causal` the queries are the last T of the S positions,
+    are side by side in the last axis. With `causal` the queries are the last T of the S positions,
     and each attends to the keys up to its own.
     """
     heads = request.integer("heads", 0)

@@ -276,7 +276,7 @@ async def _execute(work: Work, states: StateStore, executable: Executable) -> di
 
 
 def stored_rows(parameter: Parameter, weights: Mapping[str, Array]) -> Array:
-    """The rows of a parameter, from its tensors one above the other."""
+    """Return the rows of a parameter, from its stacked tensors."""
     tensors = [weights[name] for name in parameter.tensors]
     stacked = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
     rows = stacked[parameter.first :][: parameter.rows or None]

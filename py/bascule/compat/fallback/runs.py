@@ -74,7 +74,7 @@ class FallbackRuns:
         began = perf_counter()
         budget = memory_budget(self._settings, probed) * self._settings.memory_threshold
         try:
-            # An operation that fits on no tier is rejected before one is opened.
+            # An operation that fits no tier is rejected before one is opened.
             plain = self._plan(request, limits_of(self._settings, budget, Limits()), forced_by)
         except Exception as error:
             self._handle(error)
@@ -147,7 +147,7 @@ class FallbackRuns:
     async def run_callable(
         self, operation: Callable[..., Any], inputs: Any, context: Mapping[str, Any]
     ) -> Any:
-        """Call a function of the caller's, and again after a failure that may pass."""
+        """Call a user's function, again after a transient failure."""
         name = getattr(operation, "__name__", type(operation).__name__)
         began, last, attempts = perf_counter(), Attempt(), 0
         takes_context = n_arguments(operation) > 1
@@ -191,5 +191,5 @@ def _rewrites(request: Request) -> list[Rewrite]:
 
 
 def _lacks_gpu(probed: Capabilities | None) -> bool:
-    """Whether probing has shown that there is no GPU."""
+    """Whether probing found no GPU."""
     return probed is not None and not probed.has_adapter

@@ -1,4 +1,4 @@
-"""What follows from the version of a Safari, under the names of the fallback guide."""
+"""What follows from a Safari's version, under the names of the fallback guide."""
 
 from __future__ import annotations
 
