@@ -221,7 +221,7 @@ class UnifiedWebPlatform:
         }
 
     def get_shader_logs(self) -> list[ShaderLog]:
-        """Return the compilations of the model's device; empty without `debug_shader_compilation`."""
+        """Return the model device's compilations; empty without `debug_shader_compilation`."""
         if self.model is None or not self.debug_shader_compilation:
             return []
         return list(self.model.backend.shader_logs)
