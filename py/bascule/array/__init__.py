@@ -1,9 +1,9 @@
 """Arrays on a device, by the Array API standard 2025.12: `import bascule.array as xp`.
 
-dtypes: bool, int8, int16, int32, uint8, uint16, uint32, float16, float32. WebGPU has neither 64
-bits nor complex numbers: asking for one raises an error that names the nearest. Operations are
+dtypes: bool, int8, int16, int32, uint8, uint16, uint32, float16, float32. WebGPU has neither 64-bit
+types nor complex numbers: asking for one raises an error that names the closest. Operations are
 recorded and fused into few kernels; reading an array (`await x.numpy()`) or `await xp.eval(x)`
-computes it. Arrays are made on the default device, see `set_default_device`.
+computes it. Arrays are created on the default device, see `set_default_device`.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def __array_namespace_info__() -> NamespaceInfo:
 
 
 def __getattr__(name: str) -> Any:
-    """A dtype by its name; numpy is imported with the first."""
+    """Return a dtype by name; numpy is imported with the first."""
     if name in _DTYPES:
         return named(name)
     if name in _NEAREST:

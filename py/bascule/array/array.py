@@ -1,4 +1,4 @@
-"""The array: what it is, how it is read, and Python's operators on it."""
+"""The array class: its properties, reading it, and Python's operators."""
 
 # pyright: reportPrivateUsage=false
 # An array's node is private to this package.
@@ -28,8 +28,8 @@ _OPERATORS = {
     "lshift": "bitwise_left_shift", "rshift": "bitwise_right_shift",
 }  # fmt: skip
 
-# Operations after each other from which on a graph is computed although nothing has read it: its
-# nodes take about 1 KB each, and planning them takes longer than they gain by being one graph.
+# After this many operations a graph is computed although nothing has read it: its nodes take about
+# 1 KB each, and planning them costs more than one large graph gains.
 MOST_DEPTH = 4096
 
 
@@ -37,8 +37,8 @@ class Array:
     """An array on a device. Operations on it are recorded; reading it computes them.
 
     `await x.numpy()` reads it anywhere; `np.asarray(x)`, `float(x)`, `bool(x)`, `int(x)` and
-    printing read it in plain code, in a page by JSPI or else through a canvas. Arrays do not share
-    memory that can be changed: `x[...] = y` changes this array and no view of it.
+    printing read it in synchronous code, in a page through JSPI or else a canvas. Arrays do not
+    share mutable memory: `x[...] = y` changes this array and no view of it.
     """
 
     __array_priority__ = 100
@@ -62,27 +62,27 @@ class Array:
 
     @property
     def device(self) -> ArrayDevice:
-        """Where it lives."""
+        """The device of its memory."""
         return self._node.device
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Sizes of its axes."""
+        """The sizes of its axes."""
         return self._node.shape
 
     @property
     def ndim(self) -> int:
-        """How many axes it has."""
+        """The number of axes."""
         return len(self._node.shape)
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
+        """The number of elements."""
         return self._node.size
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its elements in numpy; a GPU takes 4 for each."""
+        """Bytes of its elements in numpy; a GPU uses 4 for each."""
         return self._node.size * self._node.dtype.itemsize
 
     @property
@@ -94,7 +94,7 @@ class Array:
 
     @property
     def mT(self) -> Array:
-        """The matrices of the last two axes, transposed."""
+        """The transposes of the matrices in the last two axes."""
         if self.ndim < 2:
             raise ShapeError("x.mT", "at least two axes", f"shape {self.shape}")
         axes = (*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)
@@ -103,14 +103,14 @@ class Array:
     async def numpy(self) -> Any:
         """Compute and read it: a new numpy array.
 
-        DeviceLostError or GpuError where the device was lost or has refused the work.
+        DeviceLostError or GpuError if the device was lost or has rejected the work.
         """
         if self._node.host is None:
             await self._node.device.read((self._node,))
         return np.array(self._node.host, self.dtype)
 
     def to_device(self, device_: Any, /, *, stream: None = None) -> Array:
-        """A copy on another device; between two of them the numbers pass through numpy at once."""
+        """Return a copy on another device; between two devices it passes through numpy."""
         if stream is not None:
             raise DTypeError("to_device", "stream=None", repr(stream))
         place = device(device_)
@@ -151,7 +151,7 @@ class Array:
         dl_device: tuple[Any, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """A copy in numpy's memory as a DLPack capsule; nobody exchanges WebGPU buffers yet."""
+        """Return a copy in numpy's memory as a DLPack capsule: WebGPU buffers have none."""
         del stream
         shared = copy is False
         if shared and (self._node.host is None or self._node.op != "data"):
@@ -274,7 +274,7 @@ class Array:
 
 
 def _binary(name: str, op: str) -> None:
-    """Give the class an operator, its reflection, and where there is one its in-place form."""
+    """Give the class an operator, its reflection, and its in-place form if there is one."""
 
     def forward(self: Array, other: Any) -> Any:
         return Array(build.elementwise(op, self, other)) if _fits(other) else NotImplemented
@@ -319,7 +319,7 @@ for _name, _op in (
 
 
 async def evaluate(*arrays: Array) -> None:
-    """Compute these arrays in one go, without reading them: `await xp.eval(x, y)`.
+    """Compute these arrays together, without reading them: `await xp.eval(x, y)`.
 
     Errors as `Array.numpy`.
     """
@@ -334,10 +334,10 @@ async def evaluate(*arrays: Array) -> None:
 def asarray(
     obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None
 ) -> Array:
-    """An array of numbers, nested lists, a numpy array or an array; its numbers are copied.
+    """Make an array of numbers, nested lists, a numpy array or an array; its numbers are copied.
 
-    64-bit numbers of lists become int32 and float32; a numpy array of 64 bits raises DTypeError,
-    which names the nearest dtype, unless `dtype` says what it is to become.
+    64-bit numbers in lists become int32 and float32; a numpy array of 64 bits raises DTypeError,
+    which names the closest dtype, unless `dtype` is given.
     """
     from bascule.array.place import device as place_of
 
@@ -396,7 +396,7 @@ def _converted(found: Any, wanted: DType) -> Any:
 
 
 def _with_arrays_read(obj: Any) -> Any:
-    """Nested lists with the numbers of arrays in place of arrays."""
+    """Return nested lists with arrays replaced by their numbers."""
     if isinstance(obj, Array):
         return at_once(obj.numpy(), "asarray of arrays in a list")
     if isinstance(obj, list | tuple):

@@ -1,7 +1,7 @@
 """Chains of elementwise operations on the host, a block at a time.
 
-Computed one after the other, each operation would pass an array through main memory.
-A block's stay in the processor's cache, and a chain needs no memory but its result's.
+One after the other, each operation would pass an array through main memory. A block stays in the
+processor's cache, and a chain needs no memory but its result's.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from bascule.array.graph import Node, Shape
 from bascule.array.groups import Group, Grouping, finished
 from bascule.base.arrays import np
 
-# Elements of a block: few enough for the cache, enough that numpy's calls cost little, in Pyodide
-# too.
+# Elements of a block: few enough for the cache, enough that numpy's calls cost little, also in
+# Pyodide.
 BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """An operation: the values that it reads, and those among them that nothing reads later."""
+    """An operation: the values that it reads, and those of them that nothing reads later."""
 
     function: Callable[..., Any]
     reads: Sequence[int]
@@ -35,9 +35,9 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A node and those that lead to nothing else, each after its inputs, and what they read.
+    """A node and those that only it needs, each after its inputs, and what they read.
 
-    `in_loop`: a loop of WebAssembly computes it, which walks a `space` and reduces it over `axes`.
+    `in_loop`: a loop of WebAssembly computes it, over a `space` reduced along `axes`.
     """
 
     nodes: tuple[Node, ...]
@@ -48,11 +48,11 @@ class Chain:
 
     @property
     def end(self) -> Node:
-        """The node whose numbers are the result."""
+        """The node of the result."""
         return self.nodes[-1]
 
     def evaluate(self, values: Sequence[Any]) -> Any:
-        """The numbers of the end, from those of what is read."""
+        """Return the numbers of the end, from those that are read."""
         if any(node.shape != self.end.shape or node.op == "reduce" for node in self.nodes):
             return self._one_by_one(values)
         if len(self.nodes) == 1:
@@ -82,7 +82,7 @@ class Chain:
         return at_hand[id(self.end)]
 
     def _calls(self) -> list[_Call]:
-        """A call a node, whose value comes after those of `reads` and of the nodes before it."""
+        """One call per node; its value comes after those of `reads` and of the nodes before it."""
         slots = {id(node): at for at, node in enumerate((*self.reads, *self.nodes))}
         reads = [[slots[id(each)] for each in node.inputs] for node in self.nodes]
         last = {slot: at for at, each in enumerate(reads) for slot in each}
@@ -93,10 +93,10 @@ class Chain:
 
 
 def chains(order: Sequence[Node], wanted: set[int], *, loops: bool = False) -> list[Chain]:
-    """The nodes to compute, in chains, each after those that it reads.
+    """Group the nodes to compute into chains, each after those that it reads.
 
-    `order` as `graph.ordered` gives it. What is `wanted` and what a user holds ends a chain. With
-    `loops`, what loops can compute and what only numpy can are never in one chain.
+    `order` as returned by `graph.ordered`. A `wanted` node and one that a user holds ends a chain.
+    With `loops`, what loops can compute and what only numpy can are never in one chain.
     """
     large = loops and any(node.size >= groups.LEAST_ELEMENTS for node in order)
     grouping = Grouping(order) if large else None
@@ -131,7 +131,7 @@ def _is_fused(
     in_groups: Mapping[int, Group | None],
     grouping: Grouping | None,
 ) -> bool:
-    """Whether a node is computed in the chains of all those that read it, and nowhere else."""
+    """Whether a node is computed in the chains of all nodes that read it, and nowhere else."""
     mine = [in_groups[id(end)] for end in ends]
     in_loops = [each for each in mine if each is not None]
     if grouping and len(in_loops) == len(ends) > 0:
@@ -150,7 +150,7 @@ def _of_group(group: Group) -> list[Chain]:
 
 
 def _in_blocks(node: Node) -> bool:
-    """Whether an operation is done block by block: where there is more than one."""
+    """Whether an operation is computed block by block, if there is more than one block."""
     return node.op in ELEMENTWISE and node.size > BLOCK
 
 
@@ -170,7 +170,7 @@ def _chain(
 
 
 def _as_one_shape(values: Sequence[Any], shape: Shape) -> tuple[Shape, list[Any]]:
-    """Operands of one shape, single numbers without axes: on one axis where all lie densely."""
+    """Return operands of one shape, but scalars without axes; on one axis if all are dense."""
     wide = [value for value in values if value.size > 1]
     if wide and all(value.shape == shape and value.flags.c_contiguous for value in wide):
         shape = (max(value.size for value in wide),)
@@ -181,7 +181,7 @@ def _as_one_shape(values: Sequence[Any], shape: Shape) -> tuple[Shape, list[Any]
 
 
 def _blocks(shape: Shape) -> Iterator[tuple[int | slice, ...]]:
-    """Indices of parts of at most BLOCK elements, which together are all of a shape."""
+    """Yield indices of parts of at most BLOCK elements, which together cover a shape."""
     if not shape:
         yield ()
         return

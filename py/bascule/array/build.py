@@ -1,4 +1,4 @@
-"""Building the graph: operands and dtypes are checked here, nothing is computed."""
+"""Build the graph: operands and dtypes are checked here, nothing is computed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_number(value: object) -> bool:
 
 
 def node_of(x: Any, where: str) -> Node:
-    """The node of an array; DTypeError for anything else."""
+    """Return the node of an array; DTypeError for anything else."""
     result = getattr(x, "_node", None)
     if isinstance(result, Node):
         return result
@@ -33,19 +33,19 @@ def node_of(x: Any, where: str) -> Node:
 
 
 def constant(numbers: Any, device: ArrayDevice) -> Node:
-    """Known numbers, of one of our dtypes, as a node; they are not copied."""
+    """Return known numbers, of one of our dtypes, as a node; they are not copied."""
     node = Node(device, "data", (), numbers.shape, numbers.dtype)
     node.host = numbers
     return node
 
 
 def number(value: Any, dtype: DType, device: ArrayDevice) -> Node:
-    """One number as an array without axes."""
+    """Return one number as an array without axes."""
     return constant(np.asarray(value).astype(dtype), device)
 
 
 def promoted_nodes(where: str, operands: Sequence[Any]) -> list[Node]:
-    """Arrays and Python numbers as nodes of one dtype on one device."""
+    """Return arrays and Python numbers as nodes of one dtype on one device."""
     results = [getattr(each, "_node", None) for each in operands]
     nodes = [node for node in results if node is not None]
     if not nodes:
@@ -69,7 +69,7 @@ def promoted_nodes(where: str, operands: Sequence[Any]) -> list[Node]:
 
 
 def one_device(where: str, nodes: Sequence[Node]) -> ArrayDevice:
-    """The device of all; ShapeError where they are on several."""
+    """Return the device of all; ShapeError if there are several."""
     device = nodes[0].device
     for node in nodes[1:]:
         if node.device is not device:
@@ -81,7 +81,7 @@ def one_device(where: str, nodes: Sequence[Node]) -> ArrayDevice:
 
 
 def broadcast_shape(where: str, shapes: Sequence[Shape]) -> Shape:
-    """The shape that these broadcast to; ShapeError in numpy's words."""
+    """Return the shape that these broadcast to; ShapeError with numpy's message."""
     with_axes = {shape for shape in shapes if shape}
     if len(with_axes) <= 1:
         return with_axes.pop() if with_axes else ()
@@ -102,12 +102,12 @@ def _padded(shape: Shape, n: int) -> Shape:
 
 
 def elementwise(op: str, *operands: Any) -> Node:
-    """A row of the table on arrays and numbers, broadcast and promoted."""
+    """Apply a row of the table to arrays and numbers, broadcast and promoted."""
     return row(op, promoted_nodes(op, operands))
 
 
 def row(op: str, nodes: Sequence[Node]) -> Node:
-    """A row on nodes of one dtype (of `where` the third is bool); DTypeError for others."""
+    """Apply a row to nodes of one dtype (the third of `where` is bool); DTypeError for others."""
     found = ROWS[op]
     dtype = nodes[0].dtype
     if found.result == "float" and dtype.kind in "biu":
@@ -124,7 +124,7 @@ def row(op: str, nodes: Sequence[Node]) -> Node:
 
 
 def cast(node: Node, dtype: DType) -> Node:
-    """The same numbers in another dtype."""
+    """Convert to another dtype."""
     if node.dtype == dtype:
         return node
     made = Node(node.device, "cast", (node,), node.shape, dtype)
@@ -137,19 +137,19 @@ def cast(node: Node, dtype: DType) -> Node:
 
 
 def iota(shape: Shape, device: ArrayDevice | None = None, dtype: str = "int32") -> Node:
-    """0, 1, 2, ... in row-major order."""
+    """Return 0, 1, 2, ... in row-major order."""
     return Node(device or default_device(), "iota", (), shape, dtypes.named(dtype))
 
 
 def layout(node: Node) -> tuple[Node, Strided]:
-    """The dense node under a view, and how the view lies in it."""
+    """Return the dense node under a view, and the view's layout in it."""
     if node.op == "view" and not node.is_known:
         return node.inputs[0], node.attribute
     return node, Strided(0, dense(node.shape))
 
 
 def view(node: Node, shape: Shape, strides: Sequence[int], offset: int) -> Node:
-    """A view of the base of `node`; strides and offset count the base's elements."""
+    """Return a view of the base of `node`; strides and offset count the base's elements."""
     if len(shape) > MOST_AXES:
         raise ShapeError("shape", f"at most {MOST_AXES} axes", f"{len(shape)}")
     base, _ = layout(node)
@@ -161,7 +161,7 @@ def view(node: Node, shape: Shape, strides: Sequence[int], offset: int) -> Node:
 
 
 def broadcast(node: Node, shape: Shape) -> Node:
-    """A view of that shape, of which `node` is repeated along axes; ShapeError if it cannot be."""
+    """Return a view that repeats `node` along axes; ShapeError if the shapes do not broadcast."""
     if node.shape == shape:
         return node
     _, lies = layout(node)
@@ -177,7 +177,7 @@ def broadcast(node: Node, shape: Shape) -> Node:
 
 
 def narrow(node: Node, axis: int, start: int, stop: int) -> Node:
-    """A view of the elements from `start` to `stop` along an axis; itself if those are all."""
+    """Return a view of the elements from `start` to `stop` along an axis, or the node itself."""
     if (start, stop) == (0, node.shape[axis]):
         return node
     _, lies = layout(node)
@@ -187,7 +187,7 @@ def narrow(node: Node, axis: int, start: int, stop: int) -> Node:
 
 
 def permute(node: Node, axes: Sequence[int]) -> Node:
-    """The axes in another order."""
+    """Return the axes in another order."""
     if list(axes) == list(range(len(axes))):
         return node
     _, lies = layout(node)
@@ -196,7 +196,7 @@ def permute(node: Node, axes: Sequence[int]) -> Node:
 
 
 def reshape(node: Node, shape: Shape) -> Node:
-    """The same elements in row-major order; a view where strides allow it, else a copy."""
+    """Return the same elements in row-major order; a view if strides allow it, else a copy."""
     if node.shape == shape:
         return node
     _, lies = layout(node)
@@ -208,7 +208,7 @@ def reshape(node: Node, shape: Shape) -> Node:
 
 
 def dense_of(node: Node) -> Node:
-    """A node whose memory is row-major: itself, or a copy of a view."""
+    """Return a node whose memory is row-major: itself, or a copy of a view."""
     if node.is_known or node.op != "view":
         return node
     base, lies = layout(node)
@@ -218,7 +218,7 @@ def dense_of(node: Node) -> Node:
 
 
 def flat_of(node: Node) -> Node:
-    """All elements along one axis in row-major order, in memory of their own: for gathers."""
+    """Return all elements along one axis in row-major order, in their own memory, for gathers."""
     result = reshape(node, (node.size,))
     if result.op == "view" and not result.is_known:
         base, lies = layout(result)
@@ -229,7 +229,7 @@ def flat_of(node: Node) -> Node:
 
 
 def _reshaped(old: Shape, strides: Sequence[int], new: Shape) -> tuple[int, ...] | None:
-    """Strides of the same elements in another shape; None where one stride an axis will not do."""
+    """Return strides of the same elements in another shape; None if there are none."""
     if not prod(old):
         return dense(new)
     runs = [(n, step) for n, step in zip(old, strides, strict=True) if n != 1]
@@ -265,18 +265,18 @@ def _reshaped(old: Shape, strides: Sequence[int], new: Shape) -> tuple[int, ...]
 
 
 def reduce(op: str, node: Node, name: str, axes: Sequence[int], dtype: DType) -> Node:
-    """Combine along axes; the result lacks them."""
+    """Reduce along axes; the result lacks them."""
     shape = tuple(n for axis, n in enumerate(node.shape) if axis not in axes)
     return Node(node.device, op, (node,), shape, dtype, (name, tuple(axes)))
 
 
 def gather(data: Node, index: Node) -> Node:
-    """data's elements by their row-major index (uint32 or int32, within bounds)."""
+    """Gather data's elements by row-major index (uint32 or int32, within bounds)."""
     return Node(data.device, "gather", (flat_of(data), index), index.shape, data.dtype)
 
 
 def axis_of(axis: int, n_axes: int, where: str) -> int:
-    """An axis counted from the front; ArrayIndexError for one there is not."""
+    """Return an axis counted from the front; ArrayIndexError if it does not exist."""
     result = axis + n_axes if axis < 0 else axis
     if not isinstance(axis, int) or not 0 <= result < n_axes:
         raise ArrayIndexError(where, f"an axis of an array of {n_axes} axes", f"axis {axis}")
@@ -284,7 +284,7 @@ def axis_of(axis: int, n_axes: int, where: str) -> int:
 
 
 def axes_of(axis: Any, n_axes: int, where: str) -> tuple[int, ...]:
-    """Axes counted from the front in ascending order; None means all."""
+    """Return axes counted from the front in ascending order; None means all."""
     if axis is None:
         return tuple(range(n_axes))
     given = axis if isinstance(axis, tuple | list) else (axis,)

@@ -1,4 +1,4 @@
-"""Arrays from a rule instead of numbers; none of them is copied to the device."""
+"""Create arrays from a rule; none of them is copied to the device."""
 
 from __future__ import annotations
 
@@ -25,46 +25,46 @@ def _filled(shape: Shape, value: Any, dtype: Any, device: ArrayDevice) -> Array:
 
 
 def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Array:
-    """An array of one number."""
+    """Return an array filled with one number."""
     result = dtypes.of_number(fill_value) if dtype is None else dtypes.checked(dtype)
     dtypes.for_scalar(fill_value, result, "xp.full")
     return _filled(_shape_of(shape), fill_value, result, place_of(device))
 
 
 def zeros(shape: Any, *, dtype: Any = None, device: Any = None) -> Array:
-    """Zeros, float32 unless `dtype` says otherwise."""
+    """Return zeros, by default float32."""
     return _filled(_shape_of(shape), 0, dtypes.checked(dtype or "float32"), place_of(device))
 
 
 def ones(shape: Any, *, dtype: Any = None, device: Any = None) -> Array:
-    """Ones, float32 unless `dtype` says otherwise."""
+    """Return ones, by default float32."""
     return _filled(_shape_of(shape), 1, dtypes.checked(dtype or "float32"), place_of(device))
 
 
 def empty(shape: Any, *, dtype: Any = None, device: Any = None) -> Array:
-    """Zeros: memory without a value is not to be had on WebGPU."""
+    """Return zeros: WebGPU has no uninitialized memory."""
     return zeros(shape, dtype=dtype, device=device)
 
 
 def full_like(x: Array, /, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Array:
-    """An array of one number, shaped like x."""
+    """Return an array filled with one number, shaped like x."""
     result = x.dtype if dtype is None else dtypes.checked(dtype)
     dtypes.for_scalar(fill_value, result, "xp.full_like")
     return _filled(x.shape, fill_value, result, x.device if device is None else place_of(device))
 
 
 def zeros_like(x: Array, /, *, dtype: Any = None, device: Any = None) -> Array:
-    """Zeros, shaped like x."""
+    """Return zeros, shaped like x."""
     return full_like(x, False, dtype=dtype, device=device)
 
 
 def ones_like(x: Array, /, *, dtype: Any = None, device: Any = None) -> Array:
-    """Ones, shaped like x."""
+    """Return ones, shaped like x."""
     return full_like(x, True, dtype=dtype, device=device)
 
 
 def empty_like(x: Array, /, *, dtype: Any = None, device: Any = None) -> Array:
-    """Zeros, shaped like x."""
+    """Return zeros, shaped like x."""
     return zeros_like(x, dtype=dtype, device=device)
 
 
@@ -72,7 +72,7 @@ def arange(
     start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None,
     device: Any = None,
 ) -> Array:  # fmt: skip
-    """start, start + step, ... below stop."""
+    """Return start, start + step, ... below stop."""
     if stop is None:
         start, stop = 0, start
     if not step:
@@ -102,7 +102,7 @@ def linspace(
     start: float, stop: float, /, num: int, *, dtype: Any = None, device: Any = None,
     endpoint: bool = True,
 ) -> Array:  # fmt: skip
-    """`num` numbers from start to stop, evenly apart."""
+    """Return `num` evenly spaced numbers from start to stop."""
     if num < 0:
         raise ShapeError("xp.linspace", "num of 0 or more", str(num))
     place, float32 = place_of(device), dtypes.named("float32")
@@ -121,7 +121,7 @@ def linspace(
 def eye(
     n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = None, device: Any = None
 ) -> Array:
-    """Ones on the k-th diagonal, zeros elsewhere."""
+    """Return ones on the k-th diagonal, zeros elsewhere."""
     shape = _shape_of((n_rows, n_rows if n_cols is None else n_cols))
     place = place_of(device)
     k = max(-shape[0], min(k, shape[1]))  # within int32, and outside all the same
@@ -132,7 +132,7 @@ def eye(
 
 
 def coordinates(shape: Shape, device: ArrayDevice) -> list[Node]:
-    """The index along each of the last two axes, as int32 of that shape."""
+    """Return the index along each of the last two axes, as int32 of that shape."""
     from bascule.array.graph import Strided
 
     int32 = dtypes.named("int32")
@@ -145,12 +145,12 @@ def coordinates(shape: Shape, device: ArrayDevice) -> list[Node]:
 
 
 def tril(x: Array, /, *, k: int = 0) -> Array:
-    """x with zeros above the k-th diagonal of its matrices."""
+    """Return x with zeros above the k-th diagonal of its matrices."""
     return _triangle(x, k, "greater_equal", "xp.tril")
 
 
 def triu(x: Array, /, *, k: int = 0) -> Array:
-    """x with zeros below the k-th diagonal of its matrices."""
+    """Return x with zeros below the k-th diagonal of its matrices."""
     return _triangle(x, k, "less_equal", "xp.triu")
 
 
@@ -166,7 +166,7 @@ def _triangle(x: Array, k: int, op: str, where: str) -> Array:
 
 
 def meshgrid(*arrays: Array, indexing: str = "xy") -> tuple[Array, ...]:
-    """Each array spread over the axes of all; "xy" exchanges the first two."""
+    """Return each array broadcast over the axes of all; "xy" exchanges the first two."""
     if indexing not in ("xy", "ij"):
         raise ShapeError("xp.meshgrid", '"xy" or "ij"', repr(indexing))
     nodes = [build.node_of(each, "xp.meshgrid") for each in arrays]

@@ -1,4 +1,4 @@
-"""The dtypes of arrays, and how they combine: numpy's rules without 64 bits and complex numbers."""
+"""The dtypes of arrays, and their promotion: numpy's rules without 64-bit and complex types."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ NEAREST = {
 
 
 def named(name: str) -> DType:
-    """The numpy dtype of that name; DTypeError, which names the nearest, for one there is not."""
+    """Return the numpy dtype of that name; DTypeError, which names the closest, if unsupported."""
     if name in NAMES:
         return np.dtype(name)
     raise unsupported(name)
 
 
 def unsupported(name: str) -> DTypeError:
-    """The error for a dtype that GPUs lack."""
+    """Return the error for a dtype that GPUs lack."""
     nearest = NEAREST.get(name)
     hint = f"The nearest is {nearest}." if nearest else f"There are {', '.join(NAMES)}."
     return DTypeError("dtype", "one that WebGPU has", name, hint=hint)
 
 
 def checked(dtype: Any) -> DType:
-    """A dtype, its name or a Python type as one of ours; DTypeError for any other."""
+    """Return our dtype of a dtype, its name or a Python type; DTypeError for any other."""
     if dtype is bool:
         return named("bool")
     if dtype is int:
@@ -60,13 +60,13 @@ def checked(dtype: Any) -> DType:
 
 
 def kind_of(dtype: DType) -> Kind:
-    """b bool, i signed, u unsigned, f float."""
+    """Return b bool, i signed, u unsigned, f float."""
     return dtype.kind  # pyright: ignore[reportReturnType]
 
 
 @cache
 def promoted(first: DType, second: DType) -> DType:
-    """What both fit into. Floats win over integers and stay within 32 bits.
+    """Return the dtype that both fit into. Floats win over integers and stay within 32 bits.
 
     DTypeError for uint32 with a signed type, for which numpy takes int64.
     """
@@ -84,9 +84,9 @@ def promoted(first: DType, second: DType) -> DType:
 
 
 def for_scalar(value: object, dtype: DType, where: str) -> DType:
-    """The dtype of an array of `dtype` combined with a Python number.
+    """Return the dtype of an array of `dtype` combined with a Python number.
 
-    DTypeError where the kinds do not go together, OutOfRangeError for a number out of range.
+    DTypeError if the kinds do not combine, OutOfRangeError for a number out of range.
     """
     if isinstance(value, bool | np.bool_):
         return dtype
@@ -107,7 +107,7 @@ def for_scalar(value: object, dtype: DType, where: str) -> DType:
 
 
 def result_type(*given: Any) -> DType:
-    """The dtype that arrays, dtypes and numbers combine to."""
+    """Return the dtype that arrays, dtypes and numbers combine to."""
     dtypes = [_dtype_of(each) for each in given if not _is_number(each)]
     numbers = [each for each in given if _is_number(each)]
     if not dtypes:
@@ -123,7 +123,7 @@ def result_type(*given: Any) -> DType:
 
 
 def of_number(value: object) -> DType:
-    """The dtype of a Python number by itself."""
+    """Return the dtype of a Python number alone."""
     if isinstance(value, bool):
         return named("bool")
     return named("int32") if isinstance(value, int) else named("float32")
@@ -150,7 +150,7 @@ _KINDS = {
 
 
 def isdtype(dtype: Any, kind: Any) -> bool:
-    """Whether a dtype is of a kind: a name of the standard, a dtype, or several of either."""
+    """Whether a dtype is of a kind: a name of the standard, a dtype, or a tuple of either."""
     result = checked(dtype)
     if isinstance(kind, tuple):
         return any(isdtype(result, each) for each in kind)

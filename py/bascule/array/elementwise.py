@@ -105,7 +105,7 @@ FUNCTIONS: dict[str, Any] = {
 
 
 def clip(x: Array, /, min: Any = None, max: Any = None) -> Array:
-    """Each element, no less than `min` and no more than `max`; NaN stays NaN."""
+    """Limit each element to at least `min` and at most `max`; NaN stays NaN."""
     node = build.node_of(x, "xp.clip")
     result = node
     for bound, op in ((min, "maximum"), (max, "minimum")):
@@ -120,23 +120,23 @@ def clip(x: Array, /, min: Any = None, max: Any = None) -> Array:
 
 
 def conj(x: Array, /) -> Array:
-    """x: there are no complex numbers."""
+    """Return x: there are no complex numbers."""
     return Array(build.row("copy", [build.node_of(x, "xp.conj")]))
 
 
 def real(x: Array, /) -> Array:
-    """x: there are no complex numbers."""
+    """Return x: there are no complex numbers."""
     return Array(build.row("copy", [build.node_of(x, "xp.real")]))
 
 
 def imag(x: Array, /) -> Array:
-    """Zeros: there are no complex numbers."""
+    """Return zeros: there are no complex numbers."""
     node = build.node_of(x, "xp.imag")
     return Array(build.broadcast(build.number(0, node.dtype, node.device), node.shape))
 
 
 def where(condition: Array, x1: Any, x2: Any, /) -> Array:
-    """x1 where the condition is true, else x2."""
+    """Return x1 where the condition is true, else x2."""
     chosen = build.cast(build.node_of(condition, "xp.where"), dtypes.named("bool"))
     if build.is_number(x1) and build.is_number(x2):
         dtype = dtypes.result_type(dtypes.of_number(x1), dtypes.of_number(x2))

@@ -1,4 +1,4 @@
-"""Errors of arrays: they are numpy's kinds, too, so that `except ValueError` works as there."""
+"""Errors of arrays, which are also numpy's kinds, so that `except ValueError` works."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from bascule.errors import InputError, SetupError
 
 
 class ShapeError(InputError, ValueError):
-    """Shapes, axes or counts of arrays do not fit each other."""
+    """Shapes, axes or counts of arrays do not match."""
 
     category = "shape"
 
 
 class DTypeError(InputError, TypeError, AttributeError):
-    """A dtype that arrays do not have, or that a function does not take."""
+    """A dtype that arrays do not have, or that a function does not accept."""
 
     category = "dtype"
 
@@ -24,13 +24,13 @@ class OutOfRangeError(InputError, OverflowError):
 
 
 class ArrayIndexError(InputError, IndexError, ValueError):
-    """An index or axis lies outside an array, or is of a kind that arrays do not take."""
+    """An index or axis is out of bounds, or of a kind that arrays do not accept."""
 
     category = "index"
 
 
 class MustAwaitError(SetupError, ValueError):
-    """A value is wanted at once where this page can only give it to code that awaits."""
+    """A value is needed at once, and this page can only give it to code that awaits."""
 
     category = "must-await"
 

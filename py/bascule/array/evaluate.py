@@ -1,4 +1,4 @@
-"""What each node means, in numpy: the wasm and cpu tiers run this, and tests compare with it."""
+"""The meaning of each node in numpy: the wasm and cpu tiers run this, and tests compare with it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bascule.array.rows import ROWS
 from bascule.base.arrays import np
 
 ELEMENTWISE = frozenset((*ROWS, "cast", "bits"))
-# Of a product, that are added one after the other.
+# Terms of a product that are added one after the other.
 _MOST_TERMS = 4096
-# Elements along an axis from which on two radix sorts are faster than one merge sort.
+# Elements along an axis from which two radix sorts are faster than one merge sort.
 _LEAST_FOR_RADIX = 4096
 
 
 def evaluate(node: Node, inputs: list[Any]) -> Any:
-    """The numbers of a node, from those of its inputs."""
+    """Return the numbers of a node, from those of its inputs."""
     with np.errstate(all="ignore"):
         result = _evaluate(node, inputs)
         return np.asarray(result).astype(node.dtype, copy=False).reshape(node.shape)
@@ -27,7 +27,7 @@ def evaluate(node: Node, inputs: list[Any]) -> Any:
 
 def _evaluate(node: Node, inputs: list[Any]) -> Any:
     if node.op in ELEMENTWISE:
-        # The row's own type is that of its operands, also where the result is wider.
+        # A row's own type is that of its operands, even if the result is wider.
         return np.broadcast_to(meaning(node)(*inputs), node.shape)
     if node.op == "iota":
         return _numbered(node)
@@ -45,7 +45,7 @@ def _evaluate(node: Node, inputs: list[Any]) -> Any:
 
 
 def meaning(node: Node) -> Callable[..., Any]:
-    """What an elementwise operation does with numpy arrays that broadcast together."""
+    """Return an elementwise operation on numpy arrays that broadcast together."""
     if node.op == "cast":
         return lambda x: cast(x, node.dtype)
     return _bits if node.op == "bits" else ROWS[node.op].numpy
@@ -56,14 +56,14 @@ def _bits(x: Any) -> Any:
 
 
 def factors(node: Node, inputs: list[Any]) -> tuple[Any, Any]:
-    """The matrices x (n, M, K) and y (K, N) or (n, K, N) of a "matmul", without a copy."""
+    """Return the matrices x (n, M, K) and y (K, N) or (n, K, N) of a "matmul", without a copy."""
     shapes: Product = node.attribute
     y = inputs[1].reshape(shapes.y)
     return inputs[0].reshape(shapes.x), y.swapaxes(-1, -2) if shapes.transposed else y
 
 
 def _product(x: Any, y: Any) -> Any:
-    """x @ y; long sums of floats as sums of sums, for numpy without a BLAS adds one by one."""
+    """Compute x @ y; long sums of floats as sums of sums: without a BLAS numpy adds in a row."""
     terms = x.shape[-1]
     if x.dtype.kind != "f" or terms <= _MOST_TERMS:
         return np.matmul(x, y)
@@ -75,10 +75,10 @@ def _product(x: Any, y: Any) -> Any:
 
 
 def _numbered(node: Node) -> Any:
-    """The numbers of an "iota"; axes along which they do not change take no memory."""
+    """Return the numbers of an "iota"; axes along which they do not change take no memory."""
     if node.attribute is None:
         return np.arange(node.size).astype(node.dtype)
-    # Whole numbers wrap as those of the result do; floats are exact until they are rounded once.
+    # Integers wrap as the result's type does; floats are exact until they are rounded once.
     dtype = node.dtype if node.dtype.kind in "iu" else np.dtype(np.int64)
     result = np.asarray(node.attribute.offset).astype(dtype)
     for axis, step in enumerate(node.attribute.strides):
@@ -89,9 +89,9 @@ def _numbered(node: Node) -> Any:
 
 
 def _order(keys: Any) -> Any:
-    """The stable order of each row of uint32.
+    """Return the stable order of each row of uint32.
 
-    By halves: numpy has a radix sort for 16 bits alone, 2 to 4 times as fast as its merge sort.
+    By halves: numpy's radix sort is for 16 bits only, and 2 to 4 times as fast as its merge sort.
     """
     if keys.shape[-1] < _LEAST_FOR_RADIX:
         return np.argsort(keys, axis=-1, kind="stable")
@@ -104,7 +104,7 @@ def _order(keys: Any) -> Any:
 
 
 def _transformed(x: Any, sign: int) -> Any:
-    """The transform of pairs along the last axis but one; they lie in memory as complex numbers."""
+    """Transform pairs along the last axis but one; in memory they are complex numbers."""
     pairs = np.ascontiguousarray(x, np.float32).view(np.complex64)[..., 0]
     result = np.fft.fft(pairs) if sign < 0 else np.fft.ifft(pairs, norm="forward")
     return result.astype(np.complex64, copy=False).view(np.float32).reshape(x.shape)
@@ -122,18 +122,18 @@ def _combined(node: Node, x: Any) -> Any:
     flat = x.transpose(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), extent)
     if node.op == "best":
         return (np.argmin if name == "min" else np.argmax)(flat, axis=-1)
-    # In float32 also for float16, as the GPU does.
+    # In float32 also for float16, as on the GPU.
     wide = np.float32 if node.dtype.kind == "f" else node.dtype
     return getattr(np, name)(flat, axis=-1, dtype=wide)
 
 
 def viewed(base: Any, node: Node) -> Any:
-    """The elements of a dense array that a view shows, without a copy."""
+    """Return the elements of a dense array that a view shows, without a copy."""
     layout = node.attribute
     flat = base.reshape(-1)
     if not node.size:
         return np.empty(node.shape, node.dtype)
-    # An array that was a view itself, a column say, has gaps between its elements.
+    # An array that was itself a view, such as a column, has gaps between its elements.
     strides = tuple(step * flat.strides[0] for step in layout.strides)
     return np.lib.stride_tricks.as_strided(
         flat[layout.offset :], node.shape, strides, writeable=False
@@ -141,7 +141,7 @@ def viewed(base: Any, node: Node) -> Any:
 
 
 def cast(x: Any, dtype: DType) -> Any:
-    """As numpy, but floats out of an integer's range become its nearest end, and NaN 0."""
+    """As numpy, but floats out of an integer's range saturate, and NaN becomes 0."""
     if x.dtype.kind == "f" and dtype.kind in "iu":
         limits = np.iinfo(np.int32 if dtype.kind == "i" else np.uint32)
         whole = np.nan_to_num(x.astype(np.float64), nan=0.0)

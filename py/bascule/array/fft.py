@@ -1,4 +1,4 @@
-"""Fourier transforms: `xp.fft`. Complex numbers are pairs of arrays, WebGPU has none."""
+"""Fourier transforms: `xp.fft`. Complex numbers are pairs of arrays, since WebGPU has none."""
 
 # pyright: reportPrivateUsage=false
 # An array's node is private to this package.
@@ -29,7 +29,7 @@ class ComplexPair(NamedTuple):
 def fft(
     x: Array | ComplexPair, /, *, n: int | None = None, axis: int = -1, norm: str = "backward"
 ) -> ComplexPair:
-    """The transform along an axis, cut or filled with zeros to n; x is real or a pair."""
+    """Transform along an axis, truncated or zero-padded to n; x is real or a pair."""
     return _transform("xp.fft.fft", _pair(x, "xp.fft.fft"), n, axis, norm, -1)
 
 
@@ -48,7 +48,7 @@ def fftn(
     axes: Sequence[int] | None = None,
     norm: str = "backward",
 ) -> ComplexPair:
-    """The transform along several axes, all of them by default; `s` are their lengths."""
+    """Transform along several axes, by default all; `s` are their lengths."""
     return _along_all("xp.fft.fftn", x, s, axes, norm, -1)
 
 
@@ -67,7 +67,7 @@ def ifftn(
 def rfft(
     x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward"
 ) -> ComplexPair:
-    """The first n // 2 + 1 numbers of the transform of real numbers; the rest mirrors them."""
+    """Return the first n // 2 + 1 numbers of a real array's transform; the rest mirrors them."""
     result = _transform("xp.fft.rfft", _real(x, "xp.fft.rfft"), n, axis, norm, -1)
     length = result.real.shape[axis]
     return ComplexPair(*(_slice(part, axis, 0, length // 2 + 1) for part in result))
@@ -126,9 +126,9 @@ def irfftn(
 def hfft(
     x: Array | ComplexPair, /, *, n: int | None = None, axis: int = -1, norm: str = "backward"
 ) -> Array:
-    """The n real numbers, 2 * (m - 1) by default, whose `ihfft` are these m.
+    """Return the n real numbers, by default 2 * (m - 1), whose `ihfft` are these m.
 
-    These are half of a signal that mirrors itself with the other sign of its imaginary parts.
+    These are half of a signal that is symmetric up to the sign of its imaginary parts.
     """
     real, imag = _pair(x, "xp.fft.hfft")
     return irfft(ComplexPair(real, -imag), n=n, axis=axis, norm=_inverse_norm("xp.fft.hfft", norm))
@@ -137,13 +137,13 @@ def hfft(
 def ihfft(
     x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward"
 ) -> ComplexPair:
-    """The inverse of `hfft`: n // 2 + 1 numbers of n real ones."""
+    """The inverse of `hfft`: n // 2 + 1 numbers from n real ones."""
     real, imag = rfft(x, n=n, axis=axis, norm=_inverse_norm("xp.fft.ihfft", norm))
     return ComplexPair(real, -imag)
 
 
 def fftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Array:
-    """The frequencies of the numbers of `fft`, for samples d apart."""
+    """Return the frequencies of the results of `fft`, for samples d apart."""
     _positive("xp.fft.fftfreq", n)
     at = arange(n, dtype="float32", device=device)
     wrapped = (at > (n - 1) // 2) * 1.0
@@ -151,14 +151,14 @@ def fftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None)
 
 
 def rfftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Array:
-    """The frequencies of the numbers of `rfft`, for samples d apart."""
+    """Return the frequencies of the results of `rfft`, for samples d apart."""
     _positive("xp.fft.rfftfreq", n)
     at = arange(n // 2 + 1, dtype="float32", device=device)
     return _frequencies("xp.fft.rfftfreq", at / (n * d), dtype)
 
 
 def fftshift(x: Array, /, *, axes: int | Sequence[int] | None = None) -> Array:
-    """The frequency 0 in the middle of these axes, of all by default."""
+    """Move frequency 0 to the middle of these axes, by default all."""
     return _shifted(x, axes, "xp.fft.fftshift", 1)
 
 
@@ -213,7 +213,7 @@ def _slice(x: Array, axis: int, start: int, stop: int) -> Array:
 
 
 def _fitted(x: Array, axis: int, n: int) -> Array:
-    """Cut or filled with zeros to n elements on an axis."""
+    """Truncate or zero-pad to n elements along an axis."""
     has = x.shape[axis]
     if n <= has:
         return x if n == has else _slice(x, axis, 0, n)
@@ -253,7 +253,7 @@ def _scale(norm: str, n: int, sign: int) -> float:
 
 
 def _inverse_norm(where: str, norm: str) -> str:
-    """The norm of a transform whose inverse has that one."""
+    """Return the norm of a transform whose inverse has that one."""
     _check_norm(where, norm)
     return {"backward": "forward", "forward": "backward"}.get(norm, norm)
 
@@ -281,7 +281,7 @@ def _along(
 def _lengths(
     where: str, n_axes: int, s: Sequence[int] | None, axes: Sequence[int] | None
 ) -> list[tuple[int, int | None]]:
-    """Each axis with its length, None for the one that it has."""
+    """Return each axis with its length, None for its current one."""
     if axes is None:
         axes = range(n_axes) if s is None else range(n_axes - len(s), n_axes)
     lengths: Sequence[int | None] = [None] * len(axes) if s is None else list(s)
@@ -293,7 +293,7 @@ def _lengths(
 def _split(
     where: str, n_axes: int, s: Sequence[int] | None, axes: Sequence[int] | None
 ) -> tuple[list[tuple[int, int | None]], tuple[int, int | None]]:
-    """The axes with their lengths, the last one apart."""
+    """Return the axes with their lengths, the last one separately."""
     result = _lengths(where, n_axes, s, axes)
     if not result:
         raise ShapeError(where, "one axis or more", "none")

@@ -24,7 +24,7 @@ LOADS: Mapping[Kind, str] = {
 _BITS: Mapping[Kind, str] = {
     "b": "select(0u, 1u, v)", "i": "bitcast<u32>(v)", "u": "v", "f": "bitcast<u32>(v)",
 }  # fmt: skip
-# What brings a result back into the range of a type that is narrower than its 32 bits.
+# Wraps a result to the range of a type that is narrower than its 32 bits.
 _NARROWED = {
     "int8": "(({} << 24u) >> 24u)",
     "int16": "(({} << 16u) >> 16u)",
@@ -60,13 +60,13 @@ class Generated:
 
     @property
     def bindings(self) -> str:
-        """As `Gpu.pipeline` takes them: params, inputs, the output."""
+        """A letter per binding, as `Gpu.pipeline` takes them: params, inputs, the output."""
         return "u" + "r" * len(self.reads) + "w"
 
 
 @dataclass(slots=True)
 class _Leaf:
-    """Where an operand's elements lie, by the axes of the kernel."""
+    """The layout of an operand's elements, by the axes of the kernel."""
 
     name: str
     strides: tuple[int, ...]
@@ -96,7 +96,7 @@ class Expression:
         extra: Node | None = None,
         unrolled: int = 0,
     ) -> Generated:
-        """The WGSL. `head` are the skeleton's own params; the result is of `dtype`.
+        """Return the WGSL. `head` are the skeleton's own params; the result is of `dtype`.
 
         `unrolled` steps, if any, are combined in the text instead of by the skeleton.
         """
@@ -128,7 +128,7 @@ class Expression:
         return Generated("".join(texts), f"{skeleton}.wgsl", reads, params)
 
     def _value(self, root: Node) -> str:
-        """The name of a node's value; nodes are visited without recursion."""
+        """Return the name of a node's value; nodes are visited without recursion."""
         stack = [root]
         while stack:
             node = stack[-1]
@@ -208,13 +208,13 @@ class Expression:
         return len(self.reads) - 1
 
     def _aligned(self, shape: Shape, strides: Sequence[int]) -> tuple[int, ...]:
-        """Strides by the axes of the root: 0 where an operand is broadcast."""
+        """Return strides by the axes of the root: 0 where an operand is broadcast."""
         missing = len(self.root.shape) - len(shape)
         results = [0 if n == 1 else step for n, step in zip(shape, strides, strict=True)]
         return tuple(results) if missing < 0 else (0,) * missing + tuple(results)
 
     def _space(self) -> tuple[tuple[int, ...], int, list[list[int]]]:
-        """The axes that the kernel numbers, as few as possible: (sizes, how many by `at`, ...)."""
+        """Return the axes that the kernel numbers, as few as possible: (sizes, by `at`, ...)."""
         shape = self.root.shape
         kept = [axis for axis in range(len(shape)) if axis not in self.reduced]
         steps = [leaf.strides[-len(shape) :] if shape else () for leaf in self._leaves]
@@ -246,7 +246,7 @@ class Expression:
 
 
 def _coordinates(shape: Sequence[int], n_kept: int, fields: dict[str, int]) -> list[str]:
-    """Lines that take `at` and `step` apart into c0, c1, ...; the sizes go into the fields."""
+    """Return lines that split `at` and `step` into c0, c1, ...; the sizes go into the fields."""
     lines: list[str] = []
     for source, first, end in (("at", 0, n_kept), ("step", n_kept, len(shape))):
         rest = source
@@ -276,7 +276,7 @@ def _address(leaf: _Leaf, steps: Sequence[int], fields: dict[str, int]) -> str:
 
 
 def _combined_parts(kind: Kind, n: int) -> str:
-    """`element` as the combination of `part` at the steps below n."""
+    """Return `element` as the combination of `part` at the steps below n."""
     text = "part(at, 0u)"
     for step in range(1, n):
         text = f"combine({text}, part(at, {step}u))"
@@ -292,7 +292,7 @@ def _declared(fields: Mapping[str, int], n_inputs: int, out: str) -> str:
 
 
 def _tail(skeleton: str, kind: Kind, dtype: DType, combination: str, extra: int) -> str:
-    """How results are stored, and what else a skeleton calls."""
+    """Return how results are stored, and what else a skeleton calls."""
     kinds = TYPES[kind]
     text = f"fn bits(v: {kinds}) -> u32 {{ return {_BITS[kind]}; }}\n"
     narrowed = _NARROWED.get(dtype.name, "{}").format("v") if combination else "v"

@@ -1,4 +1,4 @@
-"""Runs a lazy graph on a WebGPU device: few kernels, one tape, one submission."""
+"""Run a lazy graph on a WebGPU device: few kernels, one tape, one submission."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _LANES = 64
 # Elements that a lane reduces one after the other, and the fewest lanes of a reduction.
 _SERIAL = 256
 _LANES_WANTED = 16384
-# Elements that are combined in a kernel's text, without a loop, and operations they come to: the
-# loop around three costs more than they do. Each kernel has the text of four results.
+# Elements that are combined in a kernel's text, without a loop, and the operations of that: a loop
+# over three costs more. Each kernel has the text of four results.
 _UNROLLED = 8
 _UNROLLED_OPERATIONS = 32
-# Numbers up to so many bytes are written with the tape, in the same call.
+# Numbers up to this many bytes are written with the tape, in the same call.
 _PACKED_NBYTES = 64 << 10
 _MOST_DISPATCHES = 512
 _READ_WHOLE = 1 << 16  # elements
@@ -61,7 +61,7 @@ class GpuRunner:
     async def read(self, outputs: Sequence[Node]) -> None:
         """Compute these and fetch their numbers into `host`.
 
-        Of a view of a small array all of the array is read: its other elements are likely next.
+        For a view of a small array all of the array is read: its other elements are likely next.
         """
         async with self._backend.turns.turn():
             bases = {id(node): _base(node) for node in outputs if node.host is None}
@@ -119,7 +119,7 @@ class GpuRunner:
         return await self._compiled(made.wgsl, made.bindings, made.label)
 
     async def linked(self, name: str) -> tuple[int, Linked]:
-        """The pipeline of a kernel that is a file of its own, and how its params are packed."""
+        """Return the pipeline of a kernel in a file, with the packing of its params."""
         linked = link(name, (), (), "")
         return await self._compiled(linked.wgsl, linked.bindings, f"{name}.wgsl"), linked
 
@@ -131,7 +131,7 @@ class GpuRunner:
         return result
 
     def take(self, n_words: int, *, fresh: bool = False) -> Memory:
-        """Memory on the device; LimitError for more than one binding may have."""
+        """Allocate memory on the device; LimitError for more than one binding may have."""
         most = int(self._backend.limits.binding_nbytes) & ~15
         if 4 * n_words > most:
             raise LimitError(
@@ -142,7 +142,7 @@ class GpuRunner:
         return self.pool.fresh(n_words) if fresh else self.pool.take(n_words)
 
     def params_buffer(self, nbytes: int) -> int:
-        """A uniform buffer of at least so many bytes; one serves all runs, in order."""
+        """Return a uniform buffer of at least that many bytes; one serves all runs, in order."""
         buffer, has = self._params
         if has < nbytes:
             if has:
@@ -164,22 +164,22 @@ class _Run:
         self._given: list[Node] = []
 
     def upload_all(self, order: Sequence[Node]) -> None:
-        """Queue the copies of all known numbers before any kernel takes memory.
+        """Queue the copies of all known numbers before any kernel allocates memory.
 
-        Copies are done before the kernels of a submission: memory that a kernel of it has used and
-        left must not take one.
+        Copies precede the kernels of a submission, so they must not go to memory that one of its
+        kernels has used and freed.
         """
         for node in order:
             if node.is_known and node.memory is None and not is_scalar(node) and node.size:
                 self._upload(node, self._runner.take(node.size))
 
     def undo(self) -> None:
-        """Forget memory whose numbers were never computed, after an error."""
+        """After an error, forget memory whose numbers were never computed."""
         for node in self._given:
             node.memory = None
 
     async def add(self, step: Step) -> None:
-        """Compute a step's node, and give it its memory."""
+        """Compute a step's node, and assign its memory."""
         node = step.node
         if node.op == "reduce":
             node.memory = await self._reduce(step)
@@ -209,7 +209,7 @@ class _Run:
         out = self._runner.take(n_words)
         pipeline = await self._runner.pipeline(kernel)
         buffers = [(m.buffer, 4 * node.size) for node in kernel.reads if (m := node.memory)]
-        # Kernels that store four words at once need whole fours, for which memory has room.
+        # Kernels that store four words at once need a multiple of four, for which memory has room.
         padded = -(-n_words // 4) * 16
         self._note(pipeline, [*buffers, (out.buffer, padded)], kernel.params, lanes)
         return out
@@ -217,7 +217,7 @@ class _Run:
     async def record(
         self, kernel: str, reads: list[Memory], n_words: int, numbers: Mapping[str, int | float]
     ) -> Memory:
-        """Record one dispatch over `numbers["lanes"]` lanes of a linked kernel; its output."""
+        """Record a dispatch over `numbers["lanes"]` lanes of a linked kernel; return its output."""
         self._runner.pool.sweep()  # what an earlier dispatch has read is free for this one
         out = self._runner.take(n_words)
         pipeline, linked = await self._runner.linked(kernel)
@@ -234,7 +234,7 @@ class _Run:
         self._dispatches.append((pipeline, buffers, params, flat(lanes, _LANES), places))
 
     def upload(self, node: Node) -> None:
-        """Queue the copy of a known number that is not there yet."""
+        """Queue the copy of a known number that is not on the device yet."""
         if node.memory is None:
             self._upload(node, self._runner.take(node.size, fresh=True))
 
@@ -347,7 +347,7 @@ class _Run:
         buffers = [(key.buffer, 4 * pairs), (order.buffer, 4 * pairs)]
         run = 2
         while run <= padded:
-            # The last merge ascends everywhere: no index within a row has the bit of its run.
+            # The last merge is ascending everywhere: no index within a row has the bit of its run.
             stride = run // 2
             while stride >= 4:
                 numbers = {"eighth": padded // 8, "run": run, "stride": stride // 4}
@@ -413,14 +413,14 @@ _WIDE = {"f": "float32", "i": "int32", "u": "uint32", "b": "bool"}
 
 
 def _chunks(n_outputs: int, extent: int) -> int:
-    """Into how many chunks a reduction is cut, so that there is work for all lanes."""
+    """Return into how many chunks a reduction is divided, so that all lanes have work."""
     if extent <= _SERIAL or 4 * n_outputs >= _LANES_WANTED:
         return 1  # a second pass costs more than few lanes more gain
     return max(1, min(-(-extent // 32), -(-_LANES_WANTED // n_outputs)))
 
 
 def _all_reads(step: Step) -> list[Node]:
-    """The nodes with memory that a step reads."""
+    """Return the nodes with memory that a step reads."""
     results: list[Node] = []
     seen: set[int] = set()
     stack = list(step.node.inputs)
@@ -437,14 +437,14 @@ def _all_reads(step: Step) -> list[Node]:
 
 
 def _base(node: Node) -> Node:
-    """What is read for a node: of a view of a small array all of the array."""
+    """Return what is read for a node: for a view of a small array all of the array."""
     if node.op == "view" and not node.is_known and node.inputs[0].size <= _READ_WHOLE:
         return node.inputs[0]
     return node
 
 
 def _settle_empty(node: Node) -> None:
-    """Compute at once what has no elements, or none to start from."""
+    """Compute at once what has no elements, or reduces none."""
     if not node.is_known and (not node.size or any(not each.size for each in node.inputs)):
         inputs = [np.empty(each.shape, each.dtype) for each in node.inputs]
         node.host = evaluate(node, inputs) if node.size else np.empty(node.shape, node.dtype)

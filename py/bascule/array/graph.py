@@ -1,4 +1,4 @@
-"""The lazy graph: nodes that say what an array is, until something reads it."""
+"""The lazy graph: nodes that describe an array, until something reads it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Strided:
-    """Which elements of a dense base a view shows: an offset and a stride an axis, in elements."""
+    """The elements of a dense base in a view: an offset and a stride per axis, in elements."""
 
     offset: int
     strides: tuple[int, ...]
@@ -27,7 +27,7 @@ class Strided:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """How a "matmul" sees the memory of its inputs: x (n, M, K), y (K, N) or (n, K, N).
+    """The view of a "matmul" on its inputs' memory: x (n, M, K), y (K, N) or (n, K, N).
 
     `transposed`: y is (N, K) or (n, N, K).
     """
@@ -42,8 +42,8 @@ class Node:
 
     `op` is a row of `rows.ROWS`, or "data" (known numbers), "cast", "bits" (a float's word), "iota"
     (0, 1, 2, ... in row-major order), "gather" (data, flat indices), "view", "reduce", "best",
-    "scan", "order" (argsort), "matmul" (`Product`), "fft" (rows, n, sign). `memory`
-    holds its value on the device, `host` in numpy.
+    "scan", "order" (argsort), "matmul" (`Product`), "fft" (rows, n, sign). `memory` holds its value
+    on the device, `host` in numpy.
     """
 
     __slots__ = (
@@ -86,7 +86,7 @@ class Node:
 
     @property
     def size(self) -> int:
-        """How many elements."""
+        """The number of elements."""
         return prod(self.shape)
 
     @property
@@ -95,13 +95,13 @@ class Node:
         return self.memory is not None or self.host is not None
 
     def settle(self) -> None:
-        """Forget how it was computed: it is there."""
+        """Forget how it was computed."""
         self.inputs = ()
         self.depth = 0
 
 
 def dense(shape: Sequence[int]) -> tuple[int, ...]:
-    """Row-major strides, in elements."""
+    """Return row-major strides, in elements."""
     strides: list[int] = []
     step = 1
     for size in reversed(shape):
@@ -111,7 +111,7 @@ def dense(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def ordered(outputs: Sequence[Node]) -> list[Node]:
-    """What has to be computed for these, each after its inputs; known nodes come as leaves."""
+    """Return what has to be computed for these, each after its inputs; known nodes are leaves."""
     results: list[Node] = []
     seen: set[int] = set()
     stack: list[Node | None] = [*reversed(outputs)]

@@ -13,33 +13,34 @@ from math import prod
 from bascule.array.graph import Node, Shape, dense
 from bascule.array.loopable import has_part, is_loopable
 
-# Elements below which numpy's calls cost less than a loop of WebAssembly would.
+# With fewer elements numpy's calls cost less than a loop of WebAssembly.
 LEAST_ELEMENTS = 1 << 14
-# Operations that are cheaper to compute in each loop that reads their result than in their own.
+# Operations that are cheaper to repeat in each loop that reads their result than to compute
+# separately.
 _CHEAP = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Reduced:
-    """What a value follows from: elements of a space, combined over axes."""
+    """The elements of a space that a value depends on, combined over axes."""
 
     space: Shape
     axes: tuple[int, ...]
 
     @property
     def kept(self) -> Shape:
-        """The shape without the axes."""
+        """The shape without the reduced axes."""
         return tuple(n for at, n in enumerate(self.space) if at not in self.axes)
 
     @property
     def kept_axes(self) -> Shape:
-        """The shape with 1 for each of the axes."""
+        """The shape with 1 for each reduced axis."""
         return tuple(1 if at in self.axes else n for at, n in enumerate(self.space))
 
 
 @dataclass(slots=True)
 class Group:
-    """The nodes of a loop, collected from its end backwards."""
+    """The nodes of a loop, collected backwards from its end."""
 
     space: Shape
     reduced: Reduced | None
@@ -47,7 +48,7 @@ class Group:
 
 
 class Grouping:
-    """Which of some nodes, each after its inputs, go into one loop."""
+    """Decides which of some nodes, each after its inputs, go into one loop."""
 
     def __init__(self, order: Sequence[Node]) -> None:
         self._reduced: dict[int, Reduced] = {}
@@ -74,7 +75,7 @@ class Grouping:
             self._loopable.add(id(node))
 
     def begins(self, node: Node) -> Group | None:
-        """A loop that ends with a node; None where numpy computes it."""
+        """Return a loop that ends with a node; None if numpy computes it."""
         reduced = self._reduced.get(id(node))
         space = reduced.space if reduced else node.shape
         if id(node) not in self._loopable or prod(space) < LEAST_ELEMENTS:
@@ -111,7 +112,7 @@ class Grouping:
 
 
 def finished(group: Group) -> tuple[list[Node], list[Node], Shape, tuple[int, ...]]:
-    """The loop's nodes in order, views that are not part of it after all, its space and axes."""
+    """Return the loop's nodes in order, views that are not part of it, its space and axes."""
     nodes = list(reversed(group.nodes))
     inside = {id(node) for node in nodes}
     alone = [node for node in nodes if node.op == "view" and id(node.inputs[0]) not in inside]
@@ -125,7 +126,7 @@ def finished(group: Group) -> tuple[list[Node], list[Node], Shape, tuple[int, ..
 
 
 def is_alias(node: Node) -> bool:
-    """Whether a view shows its base as it is, with or without axes of size 1."""
+    """Whether a view shows its base unchanged, with or without axes of size 1."""
     if node.op != "view" or node.is_known:
         return False
     base, lies = node.inputs[0], node.attribute

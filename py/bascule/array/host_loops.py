@@ -1,4 +1,4 @@
-"""Chains computed by loops of WebAssembly, where that is worth a module of its own."""
+"""Chains computed by loops of WebAssembly, if that is worth a module."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from bascule.array.dtypes import DType
     from bascule.backend.deviceless import Loop
 
-# A process makes at most so many loops: WebAssembly's linker in a page never frees one.
+# A process compiles at most this many loops: WebAssembly's linker in a page never frees one.
 MOST_LOOPS = 256
-# Elements from which on a loop is faster than numpy at a single operation.
+# Elements from which a loop is faster than numpy at a single operation.
 LARGE = 1 << 22
-# Elements of a call of a new loop: engines run its first calls unoptimized, and the code that
+# Elements of a call of a new loop: engines run the first calls unoptimized, and use the code that
 # they optimize meanwhile from the next call on.
 FIRST_CALLS_ELEMENTS = 1 << 18
-# Rows from which on columns are reduced row by row: memory is slow to follow a column.
+# Rows from which columns are reduced row by row: following a column through memory is slow.
 LEAST_ROWS = 16
-# Arrays after which a loop is not new any more.
+# Arrays after which a loop is no longer new.
 _WARM = 3
 
 
@@ -45,7 +45,7 @@ class _Loaded:
 class CachedLoop:
     """Computes a chain on other arrays with the layout that it was planned for.
 
-    `sources`: of each of the layout's operands, which of the values it is.
+    `sources`: the index of each of the layout's operands among the values.
     """
 
     loops: HostLoops
@@ -57,7 +57,7 @@ class CachedLoop:
     sources: tuple[int, ...]
 
     def run(self, values: Sequence[Any]) -> Any | None:
-        """The chain's numbers; None for arrays of another layout, or where memory ends."""
+        """Return the chain's numbers; None for arrays of another layout, or if memory runs out."""
         operands = [values[at] for at in self.sources]
         if not all(each.flags.c_contiguous for each in operands):
             return None
@@ -67,7 +67,7 @@ class CachedLoop:
             return None
 
     def on(self, layout: Layout) -> Any:
-        """The numbers of the chain's end for a layout with its arrays."""
+        """Return the numbers of the chain's end for a layout with its arrays."""
         loop = self.loop
         scratch = [np.empty(self.scratch_nbytes, np.uint8) for _ in loop.text.scratch]
         loop.n_arrays += 1
@@ -79,16 +79,16 @@ class CachedLoop:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """The numbers, and the loop for the next arrays: None where an operand was copied for it."""
+    """The numbers, and the loop for the next arrays: None if an operand was copied for it."""
 
     numbers: Any
     cached: CachedLoop | None
 
 
 class HostLoops:
-    """Compiles and caches the loops of a backend. `load` makes a function of a module.
+    """Compiles and caches the loops of a backend. `load` makes a function from a module.
 
-    `most`: elements of one call, where what it reads and writes is copied for it.
+    `most`: elements of one call, if what it reads and writes is copied.
     """
 
     def __init__(self, load: Callable[[bytes], Loop], most: int | None) -> None:
@@ -97,7 +97,7 @@ class HostLoops:
         self._loops: dict[Nest, _Loaded] = {}
 
     def evaluate(self, chain: Chain, values: Sequence[Any]) -> Computed | None:
-        """The numbers of a chain's end; None where numpy is to compute them."""
+        """Return the numbers of a chain's end; None if numpy is to compute them."""
         if not values or (_is_faster_in_numpy(chain) if self.most else not _is_worth_it(chain)):
             return None
         try:
@@ -106,7 +106,7 @@ class HostLoops:
             return None  # the loops' memory is smaller than Python's
 
     def product(self, node: Node, values: Sequence[Any]) -> Computed | None:
-        """A matrix by a vector as sums of products; None for others, and where it is copied."""
+        """Compute a matrix by a vector as sums of products; None for others, or if copied."""
         shapes: Product = node.attribute
         is_vector = shapes.x[:2] == (1, 1) and shapes.transposed
         if not is_vector or self.most is not None or prod(shapes.y) < LEAST_ELEMENTS:
@@ -125,7 +125,7 @@ class HostLoops:
         return replace(result, cached=replace(result.cached, sources=sources))
 
     def computed(self, walk: Walk) -> Computed | None:
-        """The numbers of a chain's end; None where no axis is as long as a vector."""
+        """Return the numbers of a chain's end; None if no axis is as long as a vector."""
         end = walk.chain.end
         inner = walk.is_inner(end)
         layout = layout_of(walk.operands, walk.chain.space, walk.chain.axes, (end.dtype, inner))
@@ -170,7 +170,7 @@ def _is_faster_in_numpy(chain: Chain) -> bool:
 
 
 def _is_worth_it(chain: Chain) -> bool:
-    """Whether a loop is faster than numpy in a page: it takes up to half a millisecond to plan.
+    """Whether a loop is faster than numpy in a page: planning one takes up to half a millisecond.
 
     A function or a reduction takes numpy several times as long as another operation.
     """
@@ -179,7 +179,7 @@ def _is_worth_it(chain: Chain) -> bool:
 
 
 def _is_square(node: Node) -> bool:
-    """Whether it is x ** 2, which is x * x to the last bit and takes far less."""
+    """Whether it is x ** 2, which equals x * x to the last bit and is much slower."""
     if node.op != "pow":
         return False
     exponent = node.inputs[1].host
@@ -229,11 +229,11 @@ class Walk:
         return bool(chain.axes) and node.op != "reduce" and node.shape == chain.space
 
     def _source(self, node: Node) -> Node:
-        """What a view in the chain shows."""
+        """Return what a view in the chain shows."""
         return node.inputs[0] if id(node) in self._views else node
 
     def _is_bare(self, node: Node) -> bool:
-        """Whether a node lacks the axes that are reduced, and so do its operands."""
+        """Whether a node lacks the reduced axes, and so do its operands."""
         chain = self.chain
         return bool(chain.axes) and node.op != "reduce" and len(node.shape) < len(chain.space)
 

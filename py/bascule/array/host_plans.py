@@ -1,6 +1,6 @@
-"""Plans of what the host computes, by the structure of a graph: the same chain again is looked up.
+"""Plans of what the host computes, by the structure of a graph: a repeated chain is looked up.
 
-A plan names nodes by their places in `graph.ordered`. It holds no numbers and no memory.
+A plan refers to nodes by their index in `graph.ordered`. It contains no numbers and no memory.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 # Plans of a device; the oldest is dropped for a new one.
 MOST_PLANS = 128
-# Nodes of a graph that has a plan: larger ones take far longer to compute than to plan.
+# Nodes of a graph that gets a plan: larger ones take far longer to compute than to plan.
 MOST_NODES = 96
-# Operations by whose second operand's value `loopable` and `host_loops` decide.
+# Operations whose second operand's value matters to `loopable` and `host_loops`.
 _BY_VALUE = ("pow", "bitwise_left_shift", "bitwise_right_shift")
 
 
 @dataclass(slots=True)
 class Planned:
-    """A chain whose nodes are places; `cached` computes it without planning its loop anew.
+    """A chain whose nodes are indices; `cached` computes it without planning its loop again.
 
-    `kept`: its numbers are its end's own. `drops`: places that no later chain reads.
+    `kept`: its numbers are its end's own. `drops`: indices that no later chain reads.
     """
 
     nodes: tuple[int, ...]
@@ -40,7 +40,7 @@ class Planned:
     cached: CachedLoop | None = None
 
     def chain(self, order: Sequence[Node]) -> Chain:
-        """The chain of these nodes."""
+        """Return the chain of these nodes."""
         nodes, reads = (tuple(order[at] for at in places) for places in (self.nodes, self.reads))
         return Chain(nodes, reads, self.space, self.axes, self.in_loop)
 
@@ -53,7 +53,7 @@ class HostPlans:
         self._plans: dict[Any, list[Planned]] = {}
 
     def of(self, order: Sequence[Node], wanted: set[int]) -> list[Planned]:
-        """The chains that compute the `wanted` nodes of an `order`."""
+        """Return the chains that compute the `wanted` nodes of an `order`."""
         if len(order) > MOST_NODES:
             return self._planned(order, wanted)
         key = _key(order, wanted)
@@ -84,7 +84,7 @@ class HostPlans:
 
 
 def _key(order: Sequence[Node], wanted: set[int]) -> tuple[Any, ...]:
-    """All that planning depends on: operations, shapes, dtypes, who reads what, what is kept."""
+    """Return all that planning depends on: operations, shapes, dtypes, reads, what is kept."""
     places: dict[int, int] = {}
     result: list[Any] = []
     for at, node in enumerate(order):

@@ -1,6 +1,6 @@
-"""Runs a lazy graph in numpy: the wasm and cpu tiers, in the process's own memory.
+"""Run a lazy graph in numpy: the wasm and cpu tiers, in the process's own memory.
 
-On the wasm tier products of matrices are its kernels', chains of operations loops made for them.
+On the wasm tier its kernels compute matrix products, and generated loops chains of operations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class HostRunner:
-    """Computes nodes one after the other; what nothing refers to is dropped on the way."""
+    """Computes nodes one after the other; unreferenced values are dropped on the way."""
 
     def __init__(self, backend: Deviceless) -> None:
         self._backend = backend
@@ -28,7 +28,7 @@ class HostRunner:
         self._plans = HostPlans(loops=load is not None)
 
     async def compute(self, outputs: Sequence[Node]) -> None:
-        """Give each of these its numbers."""
+        """Compute the numbers of these."""
         async with self._backend.turns.turn():  # kernels share scratch memory with models
             self._compute(outputs)
 
@@ -48,7 +48,7 @@ class HostRunner:
             node.settle()
 
     async def read(self, outputs: Sequence[Node]) -> None:
-        """The same: the numbers lie here."""
+        """The same: the numbers are already here."""
         await self.compute(outputs)
 
     def _evaluated(self, planned: Planned, order: Sequence[Node], values: list[Any]) -> Any:

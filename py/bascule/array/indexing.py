@@ -1,4 +1,4 @@
-"""Indexing: slices are views, arrays of integers gather, masks are read to know the shape."""
+"""Indexing: slices are views, arrays of integers gather, masks are read for their shape."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bascule.base.arrays import np
 
 
 def get(node: Node, key: Any) -> Node:
-    """x[key]; ArrayIndexError for an index out of bounds or too many of them."""
+    """Return x[key]; ArrayIndexError for an index out of bounds or too many of them."""
     alone: Any = key[0] if isinstance(key, tuple) and len(key) == 1 else key
     if isinstance(alone, bool) or (_is_array(alone) and _is_flag(alone._node)):
         chosen = alone if isinstance(alone, bool) else numbers_at_once(alone._node, "x[mask]")
@@ -47,7 +47,7 @@ def get(node: Node, key: Any) -> Node:
 
 
 def put(node: Node, key: Any, value: Any) -> Node:
-    """What x is after x[key] = value; ShapeError where the value cannot be broadcast there."""
+    """Return x after x[key] = value; ShapeError if the value cannot be broadcast."""
     (given,) = build.promoted_nodes("x[...] = y", (value,)) if _is_array(value) else (None,)
     if given is None:
         dtypes.for_scalar(value, node.dtype, "x[...] = y")
@@ -103,7 +103,7 @@ def _host_key(key: Any) -> Any:
 
 
 def _parts(node: Node, key: Any) -> list[Any]:
-    """The key with an entry for each axis: None, int, slice, or a node of integers."""
+    """Return the key with an entry for each axis: None, int, slice, or a node of integers."""
     given = list(key) if isinstance(key, tuple) else [key]
     results: list[Any] = []
     n_axes = 0
@@ -144,7 +144,7 @@ def _parts(node: Node, key: Any) -> list[Any]:
 
 
 def _true_places(mask: Any, node: Node, axis: int) -> list[Node]:
-    """A mask as the indices of its true elements, one array an axis."""
+    """Return a mask as the indices of its true elements, one array per axis."""
     _check_mask(mask.shape, node.shape[axis:])
     if not mask.ndim:
         raise ArrayIndexError("x[mask]", "a mask with axes", "one number", hint="Use xp.where.")
@@ -152,7 +152,7 @@ def _true_places(mask: Any, node: Node, axis: int) -> list[Node]:
 
 
 def _check_mask(mask: Any, shape: Any) -> None:
-    """By the standard an axis of a mask has the size of x's or 0: that mask takes nothing."""
+    """Check a mask; by the standard an axis has x's size or 0, and such a mask selects nothing."""
     result = shape[: len(mask)]
     if len(result) < len(mask) or any(m not in (n, 0) for m, n in zip(mask, result, strict=True)):
         raise ArrayIndexError("x[mask]", f"a mask of shape {result}", f"shape {mask}")
@@ -166,7 +166,7 @@ def _checked(index: int, n: int, axis: int, shape: Any) -> int:
 
 
 def _wrapped(index: Node, n: int, axis: int, shape: Any) -> Node:
-    """Indices from the front. Known ones are checked; others are clamped into the axis."""
+    """Return indices from the front. Known ones are checked; others are clamped into the axis."""
     if index.host is not None:
         numbers = index.host
         if numbers.size:
@@ -179,7 +179,7 @@ def _wrapped(index: Node, n: int, axis: int, shape: Any) -> Node:
 
 
 def clamped(index: Node, n: int) -> Node:
-    """Negative indices count from the end; what lies outside becomes the nearest end."""
+    """Clamp to the axis; negative indices count from the end."""
     zero, size, last = (build.number(v, index.dtype, index.device) for v in (0, n, max(n - 1, 0)))
     wrapped = build.row("add", [index, size])
     result = build.row("where", [wrapped, index, build.row("less", [index, zero])])
@@ -189,7 +189,7 @@ def clamped(index: Node, n: int) -> Node:
 def _gathered(
     node: Node, shape: Sequence[int], strides: Sequence[int], offset: int, arrays: dict[int, Node]
 ) -> Node:
-    """Elements at the given indices; axes of index arrays that are not adjacent come first."""
+    """Gather elements at the given indices; non-adjacent index arrays give leading axes."""
     places = sorted(arrays)
     wide = build.broadcast_shape("x[arrays]", [arrays[at].shape for at in places])
     adjacent = places == list(range(places[0], places[-1] + 1))
@@ -209,12 +209,12 @@ def _gathered(
 
 
 def base_memory(base: Node) -> Node:
-    """The base of a view as gathers bind it."""
+    """Return the base of a view as gathers bind it."""
     return base
 
 
 def take(node: Node, index: Node, axis: int) -> Node:
-    """x[:, index] on that axis."""
+    """Return x[:, index] along that axis."""
     if len(index.shape) != 1:
         raise ShapeError("take", "indices of one axis", f"shape {index.shape}")
     return get(node, (*[slice(None)] * axis, _Wrapper(index)))

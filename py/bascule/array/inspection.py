@@ -14,7 +14,7 @@ from bascule.base.arrays import np
 
 @dataclass(frozen=True, slots=True)
 class FloatLimits:
-    """What `finfo` gives."""
+    """The result of `finfo`."""
 
     bits: int
     eps: float
@@ -26,7 +26,7 @@ class FloatLimits:
 
 @dataclass(frozen=True, slots=True)
 class WholeLimits:
-    """What `iinfo` gives."""
+    """The result of `iinfo`."""
 
     bits: int
     max: int
@@ -35,7 +35,7 @@ class WholeLimits:
 
 
 def finfo(type: Any, /) -> FloatLimits:
-    """The limits of a float dtype."""
+    """Return the limits of a float dtype."""
     dtype = _dtype_of(type)
     if dtype.kind != "f":
         raise DTypeError("xp.finfo", "float16 or float32", str(dtype))
@@ -45,7 +45,7 @@ def finfo(type: Any, /) -> FloatLimits:
 
 
 def iinfo(type: Any, /) -> WholeLimits:
-    """The limits of an integer dtype."""
+    """Return the limits of an integer dtype."""
     dtype = _dtype_of(type)
     if dtype.kind not in "iu":
         raise DTypeError("xp.iinfo", "an integer dtype", str(dtype))
@@ -58,24 +58,24 @@ def _dtype_of(type: Any) -> DType:
 
 
 class NamespaceInfo:
-    """What `__array_namespace_info__` gives."""
+    """The result of `__array_namespace_info__`."""
 
     def capabilities(self) -> dict[str, Any]:
-        """Data-dependent shapes need a read at once; 32 axes at most."""
+        """Return the capabilities: data-dependent shapes need a read at once; at most 32 axes."""
         return {"boolean indexing": True, "data-dependent shapes": True, "max dimensions": 32}
 
     def default_device(self) -> ArrayDevice:
-        """The device of arrays that are created without one."""
+        """Return the device of arrays that are created without one."""
         return default_device()
 
     def default_dtypes(self, *, device: Any = None) -> dict[str, Any]:
-        """float32 and int32: there are no 64 bits and no complex numbers."""
+        """Return float32 and int32: there are no 64-bit and no complex types."""
         del device
         names = {"real floating": "float32", "integral": "int32", "indexing": "int32"}
         return {kind: dtypes.named(name) for kind, name in names.items()}
 
     def dtypes(self, *, device: Any = None, kind: Any = None) -> dict[str, Any]:
-        """The dtypes of a kind, by name."""
+        """Return the dtypes of a kind, by name."""
         del device
         every = {name: dtypes.named(name) for name in dtypes.NAMES}
         if kind is None:
@@ -83,5 +83,5 @@ class NamespaceInfo:
         return {name: dtype for name, dtype in every.items() if dtypes.isdtype(dtype, kind)}
 
     def devices(self) -> tuple[ArrayDevice, ...]:
-        """Those of the tiers, which open when they are first used."""
+        """Return the devices of the tiers, which open at first use."""
         return tuple(device(tier) for tier in TIERS)

@@ -1,8 +1,8 @@
-"""The standard's linalg extension, as far as it needs no decomposition on the GPU.
+"""The standard's linalg extension.
 
 numpy computes cholesky, solve, inv, pinv, det, slogdet, qr, svd, svdvals, eigh, eigvalsh and
 matrix_rank on the CPU, in float64, whatever the device: operands are read at once, results are
-copied to the device. eig and eigvals, whose results are complex, are not there.
+copied to the device. eig and eigvals, whose results are complex, are missing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def vector_norm(x: Array, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Array:
-    """(sum |x|**ord)**(1/ord) over axes; of infinite order the largest or smallest |x|."""
+    """Return (sum |x|**ord)**(1/ord) over axes; for infinite order the largest or smallest |x|."""
     size = abs(x)
     if ord == inf:
         return max_(size, axis=axis, keepdims=keepdims)
@@ -49,7 +49,7 @@ def vector_norm(x: Array, /, *, axis: Axis = None, keepdims: bool = False, ord: 
 
 
 def matrix_norm(x: Array, /, *, keepdims: bool = False, ord: Any = "fro") -> Array:
-    """The norm of matrices: "fro", 1, -1, inf, -inf, and by numpy's svd 2, -2 or "nuc"."""
+    """Return the norm of matrices: "fro", 1, -1, inf, -inf, and by numpy's svd 2, -2 or "nuc"."""
     if x.ndim < 2:
         raise ShapeError("matrix_norm", "at least two axes", f"shape {x.shape}")
     if ord == "fro":
@@ -67,12 +67,12 @@ def matrix_norm(x: Array, /, *, keepdims: bool = False, ord: Any = "fro") -> Arr
 
 
 def trace(x: Array, /, *, offset: int = 0, dtype: Any = None) -> Array:
-    """The sum of a diagonal of matrices."""
+    """Return the sum of a diagonal of matrices."""
     return sum_(diagonal(x, offset=offset), axis=-1, dtype=dtype)
 
 
 def diagonal(x: Array, /, *, offset: int = 0) -> Array:
-    """A diagonal of matrices, without a copy."""
+    """Return a diagonal of matrices, without a copy."""
     if x.ndim < 2:
         raise ShapeError("diagonal", "at least two axes", f"shape {x.shape}")
     node = build.node_of(x, "diagonal")
@@ -87,7 +87,7 @@ def diagonal(x: Array, /, *, offset: int = 0) -> Array:
 
 
 def cross(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
-    """The vector product of arrays of 3 along an axis."""
+    """Return the vector product of arrays of size 3 along an axis."""
     from bascule.array.manipulation import broadcast_arrays, moveaxis, stack
 
     a, b = broadcast_arrays(x1, x2)
@@ -100,7 +100,7 @@ def cross(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
 
 
 def matrix_power(x: Array, n: int, /) -> Array:
-    """Square matrices multiplied n times; negative powers of the inverse."""
+    """Return square matrices multiplied n times; negative powers of the inverse."""
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
         raise ShapeError("matrix_power", "square matrices", f"shape {x.shape}")
     if n < 0:
@@ -120,7 +120,7 @@ def _as(x: Array, dtype: Any) -> Array:
 def _by_numpy(
     what: str, function: Callable[..., Any], *operands: Array, square: bool = True
 ) -> Any:
-    """Computed on the CPU in float64; `_back` copies it to the device."""
+    """Compute on the CPU in float64; `_back` copies the result to the device."""
     nodes = [build.node_of(each, f"xp.linalg.{what}") for each in operands]
     build.one_device(f"xp.linalg.{what}", nodes)
     for node in nodes[:1]:
@@ -141,50 +141,50 @@ def _back(numbers: Any, like: Array) -> Array:
 
 
 def cholesky(x: Array, /, *, upper: bool = False) -> Array:
-    """The triangular factor of positive definite matrices, by numpy on the CPU."""
+    """Return the triangular factor of positive definite matrices, by numpy on the CPU."""
     result = _by_numpy("cholesky", np.linalg.cholesky, x)
     return _back(np.swapaxes(result, -1, -2) if upper else result, x)
 
 
 def solve(x1: Array, x2: Array, /) -> Array:
-    """What x1 takes to x2, by numpy on the CPU; x2 of one axis is one column."""
+    """Solve x1 @ x = x2, by numpy on the CPU; x2 of one axis is one column."""
     one = x2.ndim == 1
     result = _by_numpy("solve", lambda a, b: np.linalg.solve(a, b[..., None] if one else b), x1, x2)
     return _back(result[..., 0] if one else result, x1)
 
 
 def inv(x: Array, /) -> Array:
-    """The inverse of square matrices, by numpy on the CPU."""
+    """Return the inverse of square matrices, by numpy on the CPU."""
     return _back(_by_numpy("inv", np.linalg.inv, x), x)
 
 
 def det(x: Array, /) -> Array:
-    """The determinant of square matrices, by numpy on the CPU."""
+    """Return the determinant of square matrices, by numpy on the CPU."""
     return _back(_by_numpy("det", np.linalg.det, x), x)
 
 
 class SlogdetResult(NamedTuple):
-    """What `slogdet` gives."""
+    """The result of `slogdet`."""
 
     sign: Array
     logabsdet: Array
 
 
 def slogdet(x: Array, /) -> SlogdetResult:
-    """The sign of determinants and the logarithm of their size, by numpy on the CPU."""
+    """Return the sign and the logarithm of the size of determinants, by numpy on the CPU."""
     sign, size = _by_numpy("slogdet", np.linalg.slogdet, x)
     return SlogdetResult(_back(sign, x), _back(size, x))
 
 
 class QRResult(NamedTuple):
-    """What `qr` gives."""
+    """The result of `qr`."""
 
     Q: Array
     R: Array
 
 
 def qr(x: Array, /, *, mode: str = "reduced") -> QRResult:
-    """x = Q @ R with orthonormal columns and a triangle, by numpy on the CPU."""
+    """Return x = Q @ R with orthonormal columns and a triangle, by numpy on the CPU."""
     if mode not in ("reduced", "complete"):
         raise ShapeError("xp.linalg.qr", '"reduced" or "complete"', repr(mode))
     result = _by_numpy("qr", lambda a: np.linalg.qr(a, mode=mode), x, square=False)
@@ -192,7 +192,7 @@ def qr(x: Array, /, *, mode: str = "reduced") -> QRResult:
 
 
 class SVDResult(NamedTuple):
-    """What `svd` gives."""
+    """The result of `svd`."""
 
     U: Array
     S: Array
@@ -200,36 +200,36 @@ class SVDResult(NamedTuple):
 
 
 def svd(x: Array, /, *, full_matrices: bool = True) -> SVDResult:
-    """Singular values and vectors, by numpy on the CPU."""
+    """Return singular values and vectors, by numpy on the CPU."""
     result = _by_numpy("svd", lambda a: np.linalg.svd(a, full_matrices), x, square=False)
     return SVDResult(*(_back(each, x) for each in result))
 
 
 def svdvals(x: Array, /) -> Array:
-    """Singular values from the largest on, by numpy on the CPU."""
+    """Return singular values, largest first, by numpy on the CPU."""
     result = _by_numpy("svdvals", lambda a: np.linalg.svd(a, compute_uv=False), x, square=False)
     return _back(result, x)
 
 
 class EighResult(NamedTuple):
-    """What `eigh` gives."""
+    """The result of `eigh`."""
 
     eigenvalues: Array
     eigenvectors: Array
 
 
 def eigh(x: Array, /) -> EighResult:
-    """Eigenvalues and eigenvectors of symmetric matrices, by numpy on the CPU."""
+    """Return eigenvalues and eigenvectors of symmetric matrices, by numpy on the CPU."""
     return EighResult(*(_back(each, x) for each in _by_numpy("eigh", np.linalg.eigh, x)))
 
 
 def eigvalsh(x: Array, /) -> Array:
-    """Eigenvalues of symmetric matrices, by numpy on the CPU."""
+    """Return eigenvalues of symmetric matrices, by numpy on the CPU."""
     return _back(_by_numpy("eigvalsh", np.linalg.eigvalsh, x), x)
 
 
 def matrix_rank(x: Array, /, *, rtol: float | Array | None = None) -> Array:
-    """How many singular values are above rtol times the largest, int32, by numpy on the CPU."""
+    """Count the singular values above rtol times the largest, int32, by numpy on the CPU."""
     result = _by_numpy("matrix_rank", lambda a: np.linalg.svd(a, compute_uv=False), x, square=False)
     limit = max(x.shape[-2:]) * float(np.finfo(np.float32).eps) if rtol is None else rtol
     if isinstance(limit, Array):
@@ -240,7 +240,7 @@ def matrix_rank(x: Array, /, *, rtol: float | Array | None = None) -> Array:
 
 
 def pinv(x: Array, /, *, rtol: float | Array | None = None) -> Array:
-    """The pseudo-inverse of matrices, by numpy on the CPU."""
+    """Return the pseudo-inverse of matrices, by numpy on the CPU."""
     limit: Any = max(x.shape[-2:], default=0) * float(np.finfo(np.float32).eps)
     if rtol is not None:
         limit = np.asarray(rtol)

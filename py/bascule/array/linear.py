@@ -13,17 +13,17 @@ from bascule.array.matrices import multiplied, numbers, product
 
 
 def matmul(x1: Array, x2: Array, /) -> Array:
-    """x1 (..., M, K) @ x2 (..., K, N); an operand of one axis is a row or a column."""
+    """Compute x1 (..., M, K) @ x2 (..., K, N); an operand of one axis is a row or a column."""
     return Array(multiplied(x1, x2))
 
 
 def matrix_transpose(x: Array, /) -> Array:
-    """The matrices of the last two axes, transposed."""
+    """Transpose the matrices of the last two axes."""
     return x.mT
 
 
 def outer(x1: Array, x2: Array, /) -> Array:
-    """x1[i] * x2[j]."""
+    """Return x1[i] * x2[j]."""
     a, b = numbers("linalg.outer", x1, x2)
     if len(a.shape) != 1 or len(b.shape) != 1:
         raise ShapeError("xp.linalg.outer", "two arrays of one axis", f"{a.shape} and {b.shape}")
@@ -31,7 +31,7 @@ def outer(x1: Array, x2: Array, /) -> Array:
 
 
 def vecdot(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
-    """The sum of products along an axis of both, broadcast."""
+    """Return the sum of products along an axis of both, broadcast."""
     a, b = numbers("vecdot", x1, x2)
     if not a.shape or not b.shape or not -min(len(a.shape), len(b.shape)) <= axis < 0:
         raise ShapeError("xp.vecdot", "a negative axis that both have", f"axis {axis}")
@@ -56,7 +56,7 @@ def _sum_of_products(a: Node, b: Node) -> Node:
 def tensordot(
     x1: Array, x2: Array, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2
 ) -> Array:
-    """Sum of products over pairs of axes: the last n of x1 with the first n of x2, or as listed."""
+    """Sum products over pairs of axes: the last n of x1 with the first n of x2, or as listed."""
     a, b = numbers("tensordot", x1, x2)
     if isinstance(axes, int):
         first = list(range(len(a.shape) - axes, len(a.shape)))

@@ -1,4 +1,4 @@
-"""How the operands of a loop lie in memory: loops over axes, the vectors' innermost."""
+"""The memory layout of a loop's operands: loops over axes, the vectors' axis innermost."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The loops' axes from outside in, kept ones first; the vectors' axis; dense memory.
+    """The loops' axes from outermost to innermost, kept ones first; the vectors' axis; dense
+    memory.
 
-    `back`: where the vectors' axis belongs in the result, whose memory has it last; None if there.
+    `back`: the position of the vectors' axis in the result, whose memory has it last; None if last.
     """
 
     axes: list[Axis]
@@ -42,21 +43,21 @@ class Layout:
 
     @property
     def n_kept(self) -> int:
-        """How many axes the result has, without the vectors'."""
+        """The number of the result's axes, without the vectors'."""
         return sum(not axis.reduced for axis in self.axes)
 
     def numbers(self, axes: Sequence[Axis], columns: int) -> list[int]:
-        """A loop's params before the addresses."""
+        """Return a loop's params before the addresses."""
         return [columns, *(axis.size for axis in axes), *(s for axis in axes for s in axis.steps)]
 
     def finished(self, shape: Shape) -> Any:
-        """The result as it is wanted, once it is computed."""
+        """Return the computed result in its final shape."""
         if self.back is None:
             return self.result.reshape(shape)
         return np.ascontiguousarray(np.moveaxis(self.result, -1, self.back)).reshape(shape)
 
     def parts(self, most: int | None) -> Iterator[tuple[Any, list[Any], list[int]]]:
-        """Result, operands and numbers of each call: of about `most` elements where one is set."""
+        """Yield result, operands and numbers of each call: of about `most` elements if given."""
         whole = (self.result, *self.operands)
         cut = self._cut(most) if most else None
         if cut is None:
@@ -80,7 +81,7 @@ class Layout:
             yield parts[0], parts[1:], self.numbers(axes, columns)
 
     def _cut(self, most: int) -> tuple[Axis, int] | None:
-        """The axis to cut, and its elements a part; None where memory has another one outside."""
+        """Return the axis to divide, and its elements per part; None if it is not outermost."""
         first = self.axes[0] if self.axes else self.vector
         if first.reduced:
             return None
@@ -95,10 +96,10 @@ class Layout:
 def layout_of(
     values: Sequence[Any], space: Shape, over: Sequence[int], end: tuple[DType, bool]
 ) -> Layout | None:
-    """Loops over a `space`; `values` have its axes, of size 1 where they do not vary.
+    """Lay out loops over a `space`; `values` have its axes, of size 1 where they do not vary.
 
     `over`: the reduced axes. `end`: the result's dtype, and whether it has the reduced axes, too.
-    None where no axis is as long as a vector.
+    None if no axis is as long as a vector.
     """
     dtype, inner_result = end
     arrays = [_without_repeats(value) for value in values]
@@ -126,7 +127,7 @@ def layout_of(
 
 
 def _without_repeats(value: Any) -> Any:
-    """An array without what only repeats it."""
+    """Return an array without repeated elements."""
     if 0 not in value.strides:
         return value
     return value[tuple(slice(0, 1) if step == 0 else slice(None) for step in value.strides)]
@@ -135,7 +136,7 @@ def _without_repeats(value: Any) -> Any:
 def _axes(
     arrays: Sequence[Any], space: Shape, over: Sequence[int], itemsize: int, inner_result: bool
 ) -> list[Axis]:
-    """All axes with more than one element."""
+    """Return all axes with more than one element."""
     steps: dict[int, int] = {}
     dense = itemsize
     for at in reversed(range(len(space))):
@@ -153,7 +154,7 @@ def _axes(
 
 
 def _merged(axes: Sequence[Axis]) -> list[Axis]:
-    """Neighbours that all arrays hold as one axis are one."""
+    """Merge neighbouring axes that are one axis in every array."""
     result: list[Axis] = []
     for axis in axes:
         before = result[-1] if result else None
@@ -169,7 +170,7 @@ def _merged(axes: Sequence[Axis]) -> list[Axis]:
 
 
 def _cost(axis: Axis, arrays: Sequence[Any], itemsize: int, size: int) -> int:
-    """Elements to copy for vectors along an axis."""
+    """Return the number of elements to copy for vectors along an axis."""
     copied = sum(
         array.size
         for array, step in zip(arrays, axis.steps[1:], strict=True)
@@ -179,7 +180,7 @@ def _cost(axis: Axis, arrays: Sequence[Any], itemsize: int, size: int) -> int:
 
 
 def _divided(axes: list[Axis]) -> list[Axis]:
-    """The last axis but one as two, where the last is short.
+    """Divide the second-last axis in two if the last is short.
 
     What varies along the last is then repeated only as often as the inner one of them is long.
     """
@@ -196,7 +197,7 @@ def _divided(axes: list[Axis]) -> list[Axis]:
 
 
 def _cost_of_repeating(axes: Sequence[Axis]) -> int | None:
-    """Elements to copy to make the last two axes one; None unless the last is too short."""
+    """Return the elements to copy to merge the last two axes; None unless the last is too short."""
     if len(axes) < 2 or axes[-1].size >= LANES or axes[-1].reduced != axes[-2].reduced:
         return None
     return sum(
@@ -206,14 +207,14 @@ def _cost_of_repeating(axes: Sequence[Axis]) -> int | None:
 
 
 def _split_arrays(axes: Sequence[Axis]) -> list[int]:
-    """The arrays that do not hold the last two axes as one."""
+    """Return the arrays in which the last two axes are not one."""
     first, last = axes[-2:]
     pairs = enumerate(zip(first.steps, last.steps, strict=True))
     return [k for k, (outside, inside) in pairs if outside != inside * last.size]
 
 
 def _repeated(arrays: Sequence[Any], axes: list[Axis]) -> tuple[list[Any], list[Axis]]:
-    """Operands that do not hold the last two axes as one are copied so that they do."""
+    """Copy the operands in which the last two axes are not one, so that they are."""
     result = list(arrays)
     for k in _split_arrays(axes):
         if k == 0:
@@ -231,7 +232,7 @@ def _repeated(arrays: Sequence[Any], axes: list[Axis]) -> tuple[list[Any], list[
 
 
 def _dense(array: Any, axes: list[Axis], k: int, vector: int) -> Any:
-    """The array's memory, densely, with the vectors' axis last if it lies otherwise."""
+    """Return the array's memory, dense, with the vectors' axis last if it was elsewhere."""
     if array.size == 1:
         return array
     steps = [axis.steps[k] for axis in axes]
@@ -252,7 +253,7 @@ def _dense(array: Any, axes: list[Axis], k: int, vector: int) -> Any:
 def _result(
     axes: list[Axis], vector: int, dtype: DType, shape: list[int]
 ) -> tuple[Any, int | None]:
-    """Memory for the result; with the vectors' axis last, and where it belongs, if it must."""
+    """Allocate the result, the vectors' axis last if necessary; return its final place, too."""
     if axes[vector].steps[0] in (0, dtype.itemsize):
         return np.empty(shape, dtype), None
     mine = [at for at, axis in enumerate(axes) if axis.steps[0]]

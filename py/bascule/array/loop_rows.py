@@ -30,7 +30,7 @@ COLUMNS_END = "local.get $columns local.set $begin br 0 end end local.get $total
 
 
 def text_of(nest: Nest) -> LoopText:
-    """What writes the loop of a nest."""
+    """Return the writer of a nest's loop."""
     kind = ByRows if nest.by_rows else AlongReduced if nest.reduces else AlongKept
     return kind(nest)
 
@@ -81,13 +81,13 @@ class AlongKept(LoopText):
 
 @dataclass(slots=True)
 class AlongReduced(LoopText):
-    """Vectors along a reduced axis: their lanes are combined in the end."""
+    """Vectors along a reduced axis: their lanes are combined at the end."""
 
     def scratch_nbytes(self, columns: int, rounds: int) -> int:
         return rounds * 4 * columns
 
     def _row(self) -> list[str]:
-        """Vectors along a reduced axis: their lanes are combined in the end."""
+        """Vectors along a reduced axis: their lanes are combined at the end."""
         lines = [self._splat(at) for at in self._operands(inner=False)]
         lines += self._computed(self.stages.before, 1)
         for stage in self.stages.passes:
@@ -168,7 +168,7 @@ class ByRows(LoopText):
         ]  # fmt: skip
 
     def _of_columns(self, n: int) -> list[str]:
-        """What the elements of a column have in common, for `n` vectors of columns."""
+        """Compute what the elements of a column share, for `n` vectors of columns."""
         loads = self._operands(inner=False, along=True)
         lines = [self._load(at, u) for u in range(n) for at in loads]
         return [*lines, *self._computed(self.stages.before, n)]

@@ -1,7 +1,7 @@
-"""What a loop computes when: reductions divide a chain into stages, passes over the same elements.
+"""The stages of a loop: reductions divide a chain into passes over the same elements.
 
 A softmax of rows has three: the largest element; exponentials and their sum; divisions. What a
-later stage reads again is computed again where that is cheap, and else stored for it.
+later stage reads again is recomputed if that is cheap, and otherwise stored for it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bascule.array.dtypes import DType, kind_of
 from bascule.array.wasm_rows import TEMPLATES
 
-# Instructions that cost less to execute again than to store and load their result.
+# Instructions that are cheaper to repeat than storing and loading their result.
 _CHEAP = 4
 _CALL_COST = 16
 _SLOW = ("f32x4.div", "f32x4.sqrt")
@@ -20,7 +20,7 @@ _SLOW = ("f32x4.div", "f32x4.sqrt")
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """What a loop reads.
+    """An operand of a loop.
 
     `along`: it varies along the vectors' axis, else it is one number there. `inner`: it varies over
     what is reduced.
@@ -33,7 +33,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A value that follows from others: `reads` are their places, operands first.
+    """A computed value: `reads` are indices of values, operands first.
 
     `inner`: one for each element that is reduced; a "reduce" gives one for all of them.
     """
@@ -47,10 +47,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """What a loop's text follows from: loops over `n_kept` and `n_reduced` axes and the vectors'.
+    """What determines a loop's text: loops over `n_kept` and `n_reduced` axes and the vectors'.
 
-    `reduces`: the vectors lie along a reduced axis. `by_rows`: they lie along a kept one, and are
-    read row by row as memory has them: the accumulators of a block of columns are in memory.
+    `reduces`: the vectors are along a reduced axis. `by_rows`: they are along a kept one, and read
+    row by row in memory order: the accumulators of a block of columns are in memory.
     """
 
     operands: tuple[Operand, ...]
@@ -62,7 +62,7 @@ class Nest:
 
     @property
     def last(self) -> int:
-        """The place of the result."""
+        """The index of the result."""
         return len(self.operands) + len(self.operations) - 1
 
     @property
@@ -76,19 +76,19 @@ class Nest:
         return (self.operands[place] if place < n else self.operations[place - n]).inner
 
     def dtype(self, place: int) -> DType:
-        """The dtype of a value."""
+        """Return the dtype of a value."""
         n = len(self.operands)
         return (self.operands[place] if place < n else self.operations[place - n]).dtype
 
     def operation(self, place: int) -> Operation | None:
-        """What computes a value; None for an operand."""
+        """Return the operation of a value; None for an operand."""
         n = len(self.operands)
         return self.operations[place - n] if place >= n else None
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One pass: places of what is computed for each element, in order, and what becomes of it."""
+    """One pass: indices of the values computed for each element, in order, and its ends."""
 
     loads: tuple[int, ...]
     restores: tuple[int, ...]
@@ -101,7 +101,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """All passes. `before`: what does not wait for any. `stored`: places of values in scratch."""
+    """All passes. `before`: values that wait for none. `stored`: indices of values in scratch."""
 
     before: tuple[int, ...]
     passes: tuple[Stage, ...]
@@ -109,7 +109,7 @@ class Stages:
 
 
 def stages_of(nest: Nest) -> Stages:
-    """The passes of a loop; none without elements that are reduced."""
+    """Return the passes of a loop; none if nothing is reduced."""
     known = _known_after(nest)
     outer: dict[int, list[int]] = {}
     ends: dict[int, list[int]] = {}
@@ -128,7 +128,7 @@ def stages_of(nest: Nest) -> Stages:
 
 
 def _known_after(nest: Nest) -> list[int]:
-    """The number of passes after which each value is known; an inner one, in which pass first."""
+    """Return after how many passes each value is known; for an inner one, in which pass first."""
     result = [0] * len(nest.operands)
     for each in nest.operations:
         at = max((result[read] for read in each.reads), default=0)
@@ -137,7 +137,7 @@ def _known_after(nest: Nest) -> list[int]:
 
 
 def _needed(nest: Nest, ends: Sequence[int], stop: set[int]) -> list[int]:
-    """Inner places that lead to the ends of a pass, in order; not beyond those of `stop`."""
+    """Return inner values that lead to the ends of a pass, in order; not beyond those of `stop`."""
     waiting = [
         read
         for end in ends
@@ -161,7 +161,7 @@ def _reads(nest: Nest, place: int) -> tuple[int, ...]:
 
 
 def _stored(nest: Nest, known: Sequence[int], ends: Mapping[int, Sequence[int]]) -> set[int]:
-    """Values that a later pass reads and that are not cheap to compute again there."""
+    """Return values that a later pass reads and that are not cheap to recompute there."""
     costs = [0] * len(nest.operands)
     for each in nest.operations:
         costs.append(_cost(each, nest) + sum(costs[at] for at in each.reads if nest.is_inner(at)))

@@ -1,4 +1,4 @@
-"""Which nodes loops of WebAssembly compute, and by which instructions."""
+"""Which nodes loops of WebAssembly can compute, and their instructions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _LANE_BITS = 32
 _SHIFTED = ("bitwise_left_shift", "bitwise_right_shift")
 _CALL = "call $"
-# Bytes of an instruction on vectors with its operands, in a compiled part.
+# Bytes of a vector instruction with its operands, in a compiled part.
 _INSTRUCTION = 8
 
 
@@ -47,7 +47,7 @@ def has_part(node: Node) -> bool:
 
 
 def instructions(operation: Operation, nest: Nest) -> tuple[str, str]:
-    """An operation's template, and the one that wraps its result to its type."""
+    """Return an operation's template, and the one that wraps its result to its type."""
     source = nest.dtype(operation.reads[0])
     narrowed = NARROWED.get(operation.dtype.name, "")
     if operation.op == "cast":
@@ -62,7 +62,7 @@ def instructions(operation: Operation, nest: Nest) -> tuple[str, str]:
 
 
 def size_of(operation: Operation, nest: Nest) -> int:
-    """About how many instructions it is."""
+    """Estimate its number of instructions."""
     if operation.op == "reduce":
         return 4
     words = instructions(operation, nest)[0].split()

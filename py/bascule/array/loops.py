@@ -1,8 +1,8 @@
 """One loop of WebAssembly for a chain of operations and the reductions among them.
 
 An element is read, computed and stored once. The text follows from the chain's operations, dtypes
-and which operands vary along which axes (`Nest`); sizes, steps and addresses are parameters, so
-that one loop serves all shapes.
+and which operands vary along which axes (`Nest`); sizes, steps and addresses are parameters, so one
+loop serves all shapes.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 # Elements of a vector, and so the least along its axis.
 LANES = 4
-# Vectors of a step, by how many instructions each takes at most: their latencies overlap, and text
-# for many takes long to compile.
+# Vectors per step, by the most instructions that each takes: their latencies overlap, and text for
+# many takes long to compile.
 UNROLLED = {4: 100, 2: 250, 1: inf}
 
 
 @dataclass(slots=True)
 class LoopText:
-    """Writes `run(params)` for a nest; the kinds in loop_rows.py say what an outer step is.
+    """Writes `run(params)` for a nest; loop_rows.py has the kinds of outer steps.
 
     Params are 32-bit words: elements along the vectors' axis, sizes of the kept and the reduced
-    axes from outside in, of each such axis how many bytes the result and each operand move on
-    with it, and the addresses of result, operands and scratch, an array for each stored value.
+    axes from outermost to innermost, for each such axis the steps of the result and each operand in
+    bytes, and the addresses of result, operands and scratch, an array for each stored value.
     """
 
     nest: Nest
@@ -50,22 +50,22 @@ class LoopText:
         self.unrolled = next(n for n, most in UNROLLED.items() if size <= most)
 
     def module(self) -> bytes:
-        """The module's bytes."""
+        """Return the module's bytes."""
         body = self._whole()
         known = parts()
         return Function(body, self._locals, [known[name] for name in sorted(self._parts)]).module()
 
     @property
     def scratch(self) -> tuple[int, ...]:
-        """Places of values that have an array of scratch each."""
+        """The indices of values that have an array of scratch each."""
         return self.stages.stored
 
     def scratch_nbytes(self, columns: int, rounds: int) -> int:
-        """Bytes of each such array, for so many rounds of the reduced axes' loops."""
+        """Return the bytes of each such array, for that many rounds of the reduced axes' loops."""
         raise NotImplementedError
 
     def _row(self) -> list[str]:
-        """What is done for each element of the kept axes."""
+        """Return what is done for each element of the kept axes."""
         raise NotImplementedError
 
     def _whole(self) -> str:
@@ -76,7 +76,7 @@ class LoopText:
         return "\n".join((*self._params(), *row))
 
     def _params(self) -> list[str]:
-        """Read them into locals."""
+        """Read the params into locals."""
         n_levels = self.nest.n_kept + self.nest.n_reduced
         pointers = range(1 + len(self.nest.operands))
         names = ["columns", *(f"size{level}" for level in range(n_levels))]
@@ -90,7 +90,7 @@ class LoopText:
         ]
 
     def _level(self, level: int, pointers: Iterable[int], body: Sequence[str]) -> list[str]:
-        """A loop over an axis: its pointers begin where those outside are."""
+        """Return a loop over an axis: its pointers start where those outside are."""
         pointers = list(pointers)
         self._locals |= dict.fromkeys(
             (f"n{level}", *(f"p{level + 1}_{k}" for k in pointers)), "i32"
@@ -103,7 +103,7 @@ class LoopText:
         ]  # fmt: skip
 
     def _pass(self, stage: Stage, steps: Sequence[str], scratch_step: str) -> list[str]:
-        """The loops over the reduced axes."""
+        """Return the loops over the reduced axes."""
         nest = self.nest
         inner = [1 + at for at in self._operands(inner=True)]
         pointers = [0, *inner] if nest.has_inner_result else inner
@@ -117,7 +117,7 @@ class LoopText:
         return [*(f"local.get $scratch{at} local.set $s{at}" for at in scratch), *row]
 
     def _elements(self, stage: Stage, n: int, *, masked: bool) -> list[str]:
-        """What a pass does with `n` vectors; `masked`: only fresh lanes are reduced."""
+        """Return what a pass does with `n` vectors; `masked`: only fresh lanes are reduced."""
         nest = self.nest
         lines: list[str] = []
         for u in range(n):
@@ -150,7 +150,7 @@ class LoopText:
         return f"{fresh}\n{self._accumulated(at, u, accumulator.combined(name, value))}"
 
     def _accumulated(self, at: int, u: int, combined: str) -> str:
-        """Where an accumulator is while it is not needed: in its locals."""
+        """Return where an accumulator is while it is not needed: in its locals."""
         del at, u
         return combined
 
@@ -162,7 +162,7 @@ class LoopText:
         return Accumulator(operation.combination, operation.dtype)
 
     def _new_lanes(self) -> str:
-        """Lanes of the next step that no step before it has had."""
+        """Return the lanes of the next step that no previous step has processed."""
         self._locals["fresh"] = "v128"
         return NEW_LANES
 
@@ -174,7 +174,7 @@ class LoopText:
         ]
 
     def _local(self, at: int, u: int) -> str:
-        """The local of a value: one for each vector of a step that it differs in."""
+        """Return the local of a value: one for each vector of a step that it differs in."""
         nest = self.nest
         single = not nest.is_inner(at) if nest.reduces else False
         if at < len(nest.operands):
@@ -208,7 +208,7 @@ class LoopText:
         return f"local.get $s{at} {'local.get $at4 i32.add' if self.nest.reduces else ''}"
 
     def _computed(self, places: Sequence[int], n: int) -> list[str]:
-        """Operations on `n` vectors, one after the other for all: their latencies overlap."""
+        """Return operations on `n` vectors, one after the other for all, to overlap latencies."""
         return [
             f"{self._value(operation, u)} local.set {self._local(at, u)}"
             for at in places
@@ -227,7 +227,7 @@ class LoopText:
 
 
 def _along(dtype: DType) -> str:
-    """Adds to an address what lies before the step's first element."""
+    """Add the step's offset to an address."""
     return f"local.get {_INDEX[dtype.itemsize]} i32.add"
 
 
@@ -256,7 +256,7 @@ i32x4.ge_s local.set $fresh
 
 
 def while_steps(n: int) -> tuple[str, ...]:
-    """Begin a loop that ends where fewer than `n` vectors are left."""
+    """Start a loop that ends when fewer than `n` vectors are left."""
     return (
         "block loop",
         f"local.get $at i32.const {LANES * n} i32.add local.get $columns i32.gt_s br_if 1",
@@ -264,5 +264,5 @@ def while_steps(n: int) -> tuple[str, ...]:
 
 
 def next_step(n: int) -> tuple[str, ...]:
-    """End of a loop's round that has taken `n` vectors."""
+    """End a loop's round that has processed `n` vectors."""
     return (f"local.get $at i32.const {LANES * n} i32.add local.set $at br 0", "end end")

@@ -1,4 +1,4 @@
-"""Other shapes of the same elements: views where strides can say it, else one gather."""
+"""Other shapes of the same elements: views if strides allow, else one gather."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bascule.array.graph import Node, Strided
 
 
 def reshape(x: Array, /, shape: Sequence[int], *, copy: bool | None = None) -> Array:
-    """The elements in row-major order in another shape; one axis may be -1."""
+    """Return the elements in row-major order in another shape; one axis may be -1."""
     del copy  # arrays never share what can be changed
     node = build.node_of(x, "xp.reshape")
     sizes = list(shape)
@@ -26,7 +26,7 @@ def reshape(x: Array, /, shape: Sequence[int], *, copy: bool | None = None) -> A
 
 
 def permute_dims(x: Array, /, axes: Sequence[int]) -> Array:
-    """The axes in the given order."""
+    """Return the axes in the given order."""
     node = build.node_of(x, "xp.permute_dims")
     order = [build.axis_of(axis, len(node.shape), "xp.permute_dims") for axis in axes]
     if sorted(order) != list(range(len(node.shape))):
@@ -35,7 +35,7 @@ def permute_dims(x: Array, /, axes: Sequence[int]) -> Array:
 
 
 def moveaxis(x: Array, source: Any, destination: Any, /) -> Array:
-    """Axes at other places, the others in their order."""
+    """Move axes to other positions; the others keep their order."""
     n = x.ndim
     sources = [source] if isinstance(source, int) else list(source)
     targets = [destination] if isinstance(destination, int) else list(destination)
@@ -50,7 +50,7 @@ def moveaxis(x: Array, source: Any, destination: Any, /) -> Array:
 
 
 def expand_dims(x: Array, /, axis: int | tuple[int, ...] = 0) -> Array:
-    """New axes of size 1 at these places of the result."""
+    """Insert axes of size 1 at these positions of the result."""
     node = build.node_of(x, "xp.expand_dims")
     given = axis if isinstance(axis, tuple) else (axis,)
     n = len(node.shape) + len(given)
@@ -60,7 +60,7 @@ def expand_dims(x: Array, /, axis: int | tuple[int, ...] = 0) -> Array:
 
 
 def squeeze(x: Array, /, axis: int | tuple[int, ...] | None = None) -> Array:
-    """Without these axes, which have size 1; None: without all that do."""
+    """Remove these axes of size 1; None: all of them."""
     node = build.node_of(x, "xp.squeeze")
     if axis is None:
         axis = tuple(a for a, n in enumerate(node.shape) if n == 1)
@@ -71,25 +71,25 @@ def squeeze(x: Array, /, axis: int | tuple[int, ...] | None = None) -> Array:
 
 
 def broadcast_to(x: Array, /, shape: Sequence[int]) -> Array:
-    """x repeated along axes of size 1, or new ones, without a copy."""
+    """Repeat x along axes of size 1, or new ones, without a copy."""
     return Array(build.broadcast(build.node_of(x, "xp.broadcast_to"), tuple(shape)))
 
 
 def broadcast_arrays(*arrays: Array) -> tuple[Array, ...]:
-    """All in the shape that they broadcast to."""
+    """Broadcast all to one shape."""
     shape = build.broadcast_shape("xp.broadcast_arrays", [each.shape for each in arrays])
     return tuple(broadcast_to(each, shape) for each in arrays)
 
 
 def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
-    """The shape that these broadcast to."""
+    """Return the shape that these broadcast to."""
     if not shapes:
         return ()
     return build.broadcast_shape("xp.broadcast_shapes", [tuple(shape) for shape in shapes])
 
 
 def flip(x: Array, /, *, axis: int | tuple[int, ...] | None = None) -> Array:
-    """Axes backwards; None: all of them."""
+    """Reverse axes; None: all of them."""
     node = build.node_of(x, "xp.flip")
     axes = build.axes_of(axis, len(node.shape), "xp.flip")
     _, lies = build.layout(node)
@@ -101,7 +101,7 @@ def flip(x: Array, /, *, axis: int | tuple[int, ...] | None = None) -> Array:
 
 
 def astype(x: Array, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Array:
-    """The numbers in another dtype. Floats out of an integer's range become its nearest end."""
+    """Convert to another dtype. Floats out of an integer's range saturate."""
     del copy
     result = Array(build.cast(build.node_of(x, "xp.astype"), dtypes.checked(dtype)))
     return result if device is None else result.to_device(device)
@@ -112,7 +112,7 @@ def _int32() -> Any:
 
 
 def _along(shape: tuple[int, ...], axis: int, device: Any) -> Node:
-    """The index along one axis, int32 of that shape."""
+    """Return the index along one axis, int32 of that shape."""
     strides = tuple(int(a == axis) for a in range(len(shape)))
     return Node(device, "iota", (), shape, _int32(), Strided(0, strides))
 
@@ -130,7 +130,7 @@ def _modulo(node: Node, value: int) -> Node:
 
 
 def take_along(node: Node, axis: int, places: Node) -> Node:
-    """Elements at `places` (int32 indices of an axis, in the shape of the result)."""
+    """Return elements at `places` (int32 indices of an axis, in the shape of the result)."""
     base, lies = build.layout(node)
     strides = tuple(0 if a == axis else step for a, step in enumerate(lies.strides))
     rest = Node(node.device, "iota", (), places.shape, _int32(), Strided(lies.offset, strides))
@@ -139,7 +139,7 @@ def take_along(node: Node, axis: int, places: Node) -> Node:
 
 
 def roll(x: Array, /, shift: int | tuple[int, ...], *, axis: Any = None) -> Array:
-    """Elements moved along axes, those from the end to the front."""
+    """Shift elements along axes; those past the end wrap around."""
     node = build.node_of(x, "xp.roll")
     if axis is None:
         if not isinstance(shift, int):
@@ -164,7 +164,7 @@ def _rolled(node: Node, shift: int, axis: int) -> Node:
 
 
 def concat(arrays: Sequence[Array], /, *, axis: int | None = 0) -> Array:
-    """Arrays one after the other along an axis; None: all their elements."""
+    """Concatenate arrays along an axis; None: all their elements."""
     if not arrays:
         raise ShapeError("xp.concat", "at least one array", "none")
     nodes = [build.node_of(each, "xp.concat") for each in arrays]
@@ -189,7 +189,7 @@ def concat(arrays: Sequence[Array], /, *, axis: int | None = 0) -> Array:
 
 
 def _joined(nodes: list[Node], axis: int) -> Node:
-    """Halves are joined pair by pair, so that many arrays do not nest as many choices."""
+    """Join halves pair by pair, so that many arrays do not nest as deeply."""
     if len(nodes) == 1:
         return nodes[0]
     if len(nodes) > 4:
@@ -221,7 +221,7 @@ def _clamped(node: Node, n: int) -> Node:
 
 
 def stack(arrays: Sequence[Array], /, *, axis: int = 0) -> Array:
-    """Arrays of one shape along a new axis."""
+    """Stack arrays of one shape along a new axis."""
     if len({each.shape for each in arrays}) != 1:
         raise ShapeError("xp.stack", "arrays of one shape", str([each.shape for each in arrays]))
     at = build.axis_of(axis, arrays[0].ndim + 1, "xp.stack")
@@ -229,13 +229,13 @@ def stack(arrays: Sequence[Array], /, *, axis: int = 0) -> Array:
 
 
 def unstack(x: Array, /, *, axis: int = 0) -> tuple[Array, ...]:
-    """The arrays along an axis."""
+    """Return the arrays along an axis."""
     at = build.axis_of(axis, x.ndim, "xp.unstack")
     return tuple(x[(*[slice(None)] * at, i)] for i in range(x.shape[at]))
 
 
 def tile(x: Array, repetitions: Sequence[int], /) -> Array:
-    """x repeated as a block, so often along each axis."""
+    """Repeat x as a block, that often along each axis."""
     counts = tuple(repetitions)
     n = max(len(counts), x.ndim)
     counts = (1,) * (n - len(counts)) + counts
@@ -248,7 +248,7 @@ def tile(x: Array, repetitions: Sequence[int], /) -> Array:
 
 
 def repeat(x: Array, repeats: Any, /, *, axis: int | None = None) -> Array:
-    """Each element so often in a row. An array of counts is read at once."""
+    """Repeat each element that often. An array of counts is read at once."""
     node = build.node_of(x, "xp.repeat")
     if axis is None:
         node, axis = build.reshape(node, (node.size,)), 0

@@ -1,4 +1,4 @@
-"""Products of matrices as nodes: of float32 by the op table's kernels, others as fused sums."""
+"""Matrix products as nodes: float32 by the op table's kernels, others as fused sums."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bascule.array import build, dtypes
 from bascule.array.errors import DTypeError, ShapeError
 from bascule.array.graph import Node, Product, Shape, dense
 
-# Lavapipe ends an invocation's loops after 65,535 rounds and reports nothing; a kernel's round adds
-# at least two terms. Sums of sums are more exact, too.
+# lavapipe ends an invocation's loops after 65,535 rounds without an error; a kernel's round adds at
+# least two terms. Sums of sums are also more exact.
 _MOST_TERMS = 1 << 17
 
 
 def multiplied(x1: Any, x2: Any) -> Node:
-    """x1 (..., M, K) @ x2 (..., K, N); an operand of one axis is a row or a column."""
+    """Compute x1 (..., M, K) @ x2 (..., K, N); an operand of one axis is a row or a column."""
     a, b = numbers("matmul", x1, x2)
     if not a.shape or not b.shape:
         raise ShapeError("matmul", "arrays with axes", f"{a.shape} and {b.shape}")
@@ -36,7 +36,7 @@ def multiplied(x1: Any, x2: Any) -> Node:
 
 
 def numbers(where: str, *operands: Any) -> list[Node]:
-    """Two arrays of numbers as nodes of one dtype on one device."""
+    """Return two arrays of numbers as nodes of one dtype on one device."""
     nodes = [build.node_of(each, f"xp.{where}") for each in operands]
     dtype = dtypes.promoted(nodes[0].dtype, nodes[1].dtype)
     if dtype.kind == "b":
@@ -46,7 +46,7 @@ def numbers(where: str, *operands: Any) -> list[Node]:
 
 
 def product(a: Node, b: Node) -> Node:
-    """Matrices of two nodes of one dtype, leading axes broadcast."""
+    """Multiply matrices of two nodes of one dtype, leading axes broadcast."""
     batch = build.broadcast_shape("xp.matmul", [a.shape[:-2], b.shape[:-2]])
     inner = a.shape[-1]
     if a.dtype.kind != "f" or not prod(batch) * a.shape[-2] * inner * b.shape[-1]:
@@ -62,7 +62,7 @@ def product(a: Node, b: Node) -> Node:
 
 
 def _float_product(batch: Shape, x: Node, y: Node) -> Node:
-    """x (..., M, K) @ y (..., K, N) of float32 by the op's kernels, broadcast to `batch`."""
+    """Multiply x (..., M, K) by y (..., K, N) of float32 by the op, broadcast to `batch`."""
     rows, inner, columns = x.shape[-2], x.shape[-1], y.shape[-1]
     shape = (*batch, rows, columns)
     x = build.broadcast(x, (*batch, rows, inner))
@@ -83,13 +83,13 @@ def _float_product(batch: Shape, x: Node, y: Node) -> Node:
 
 
 def _transposed(node: Node) -> Node:
-    """Its matrices with their axes exchanged, as a view."""
+    """Transpose its matrices, as a view."""
     axes = len(node.shape)
     return build.permute(node, [*range(axes - 2), axes - 1, axes - 2])
 
 
 def _op_product(n: int, x: Node, y: Node, sides: tuple[int, int, int], *, transposed: bool) -> Node:
-    """n products by the op `matmul`: x (n, M, K) and y (n or 1, K, N), or transposed (.., N, K)."""
+    """Return n products by the op: x (n, M, K), y (n or 1, K, N) or transposed (.., N, K)."""
     rows, inner, columns = sides
     matrix = (columns, inner) if transposed else (inner, columns)
     y_shape = matrix if n == 1 else (n, *matrix)
@@ -100,7 +100,7 @@ def _op_product(n: int, x: Node, y: Node, sides: tuple[int, int, int], *, transp
 
 
 def _summed_product(a: Node, b: Node) -> Node:
-    """The product as one fused sum over (..., M, N, K): for types that no kernel multiplies."""
+    """Return the product as one fused sum over (..., M, N, K): for types without a kernel."""
     wide = dtypes.named("float32") if a.dtype.kind == "f" else a.dtype
     left = build.reshape(a, (*a.shape[:-1], 1, a.shape[-1]))
     b = _transposed(b)
@@ -112,7 +112,7 @@ def _summed_product(a: Node, b: Node) -> Node:
 
 
 def contiguous(node: Node) -> Node:
-    """A node whose own memory holds all the elements row-major, whatever its shape."""
+    """Return a node whose own memory holds all the elements row-major, whatever its shape."""
     if _is_dense(node):
         return build.layout(node)[0]
     return Node(node.device, "copy", (node,), node.shape, node.dtype)

@@ -23,7 +23,7 @@ _UFUNCS: dict[str, Callable[..., Any]] = {
 
 
 def _flat(function: Callable[..., Array]) -> Callable[..., Array]:
-    """The function of one axis; without an axis, as numpy, of the array in one dimension."""
+    """Wrap a function of one axis; without an axis, as in numpy, it flattens the array."""
 
     def along(x: Array, axis: int | None = None, **options: Any) -> Array:
         if axis is None:
@@ -76,8 +76,8 @@ def _unique(x: Array) -> Array:
 
 _REDUCE = "axis out keepdims"
 _WIDE = "axis dtype out keepdims"
-# numpy's parameters after the first, in its order, and what is called with those that are given:
-# `new=old` has another name here, `*name` is positional, `out` must be None (also dtype).
+# numpy's parameters after the first, in its order, and their mapping: `new=old` has another name
+# here, `*name` is positional, `out` must be None (also dtype).
 _FUNCTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "sum": (_WIDE, xp.sum), "prod": (_WIDE, xp.prod), "mean": ("axis", xp.mean),
     "max": (_REDUCE, xp.max), "amax": (_REDUCE, xp.max), "min": (_REDUCE, xp.min),
@@ -116,7 +116,7 @@ _FUNCTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "shape": ("", lambda x: x.shape), "ndim": ("", lambda x: x.ndim),
     "size": ("", lambda x: x.size),
 }  # fmt: skip
-# What gives no array reads ours.
+# Functions that return no array read ours.
 _READERS = (
     "allclose", "array_equal", "array_equiv", "array2string", "array_repr", "array_str", "save",
     "savetxt",
@@ -124,7 +124,7 @@ _READERS = (
 
 
 def call_function(function: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
-    """What `Array.__array_function__` gives. DTypeError for functions and options that we lack."""
+    """Implement `Array.__array_function__`. DTypeError for missing functions and options."""
     name = f"{function.__module__}.{function.__name__}".removeprefix("numpy.")
     if name in _READERS:
         read = [np.asarray(each) if isinstance(each, Array) else each for each in args]
@@ -144,7 +144,7 @@ def call_function(function: Any, args: Sequence[Any], options: Mapping[str, Any]
 def _bound(
     where: str, names: Sequence[str], args: Sequence[Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Arguments by the names of a row of `_FUNCTIONS`, without `out`."""
+    """Return arguments by the names of a row of `_FUNCTIONS`, without `out`."""
     if len(args) > len(names):
         raise _lacking(where, f"at most {1 + len(names)} arguments", str(1 + len(args)))
     result = dict(zip(names, args, strict=False))
@@ -161,9 +161,9 @@ def _bound(
 
 
 def call_ufunc(ufunc: Any, method: str, operands: Sequence[Any], options: Mapping[str, Any]) -> Any:
-    """What `Array.__array_ufunc__` gives; numpy arrays beside ours are copied to their device.
+    """Implement `Array.__array_ufunc__`; numpy arrays beside ours are copied to their device.
 
-    DTypeError for what we lack, and for numpy arrays of 64 bits.
+    DTypeError for missing functions, and for numpy arrays of 64 bits.
     """
     name = f"np.{ufunc.__name__}"
     if method != "__call__":
@@ -176,7 +176,7 @@ def call_ufunc(ufunc: Any, method: str, operands: Sequence[Any], options: Mappin
 
 
 def _converted(value: Any, beside: Sequence[Any]) -> Any:
-    """A numpy array as one of ours, on the device of the first of ours; numbers stay numbers."""
+    """Convert a numpy array to ours, on the device of our first one; numbers stay numbers."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

@@ -36,7 +36,7 @@ TIERS = (*COMPUTE_TIERS, "auto")
 class ArrayDevice:
     """A device of arrays, `x.device`. It opens with the first computation.
 
-    `xp.device("webgpu")` gives the one of a tier, `device.arrays` that of a `bascule.Device`.
+    `xp.device("webgpu")` returns the one of a tier, `device.arrays` that of a `bascule.Device`.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class ArrayDevice:
 
     @property
     def tier(self) -> str:
-        """The tier that computes, or the one that was asked for where it is not open yet."""
+        """The tier that computes, or the requested one while it is not open."""
         return self._backend.tier if self._backend else self._wanted
 
     @property
     def backend(self) -> Backend | None:
-        """What computes here; None before it is open."""
+        """The backend; None before it is open."""
         return self._backend
 
     def memory(self) -> MemoryUse | None:
         """Bytes on the device by kind, arrays under "buffers"; None before it is open.
 
-        What no array refers to any more is swept first; freed buffers wait for the next arrays.
+        Unreferenced arrays are swept first; their buffers stay for the next arrays.
         """
         if self._backend is None:
             return None
@@ -77,7 +77,7 @@ class ArrayDevice:
         return self._backend.memory
 
     async def open(self) -> GpuRunner | HostRunner:
-        """What computes nodes here; TierUnavailableError where the tier does not work."""
+        """Return what computes nodes here; TierUnavailableError if the tier does not work."""
         async with self._opening.turn():
             if self._runner is None:
                 await need_numpy("bascule.array", "Load numpy into this Pyodide first.")
@@ -87,7 +87,7 @@ class ArrayDevice:
             return self._runner
 
     async def compute(self, nodes: Sequence[Node]) -> None:
-        """Compute these. DeviceLostError for numbers that were on a lost device alone."""
+        """Compute these. DeviceLostError for numbers that were only on a lost device."""
         await self._run(lambda runner: runner.compute(nodes), nodes)
 
     async def read(self, nodes: Sequence[Node]) -> None:
@@ -95,7 +95,7 @@ class ArrayDevice:
         await self._run(lambda runner: runner.read(nodes), nodes)
 
     async def _run(self, work: Work, nodes: Sequence[Node]) -> None:
-        """Run it, and once more where that showed that the device was lost."""
+        """Run it, once more if that showed that the device was lost."""
         runner = await self.open()
         _drop_lost_memory(nodes)
         try:
@@ -113,7 +113,7 @@ class ArrayDevice:
         return self._runner
 
     async def _open_tier(self, lost: Backend | None) -> Backend:
-        """Open the tier that was asked for, or replace a lost backend."""
+        """Open the requested tier, or replace a lost backend."""
         if lost is None:
             return (await open_tier(self._wanted)).backend
         if not is_lost(lost):
@@ -124,7 +124,7 @@ class ArrayDevice:
 
 
 def _drop_lost_memory(nodes: Sequence[Node]) -> None:
-    """Drop memory on lost devices where numpy has the numbers, too; DeviceLostError where not."""
+    """Drop memory on lost devices if numpy has the numbers, too; otherwise DeviceLostError."""
     for node in ordered(nodes):
         if node.memory is None or not (reason := node.memory.lost):
             continue
@@ -149,7 +149,7 @@ def _runner_of(backend: Backend) -> GpuRunner | HostRunner:
 
 
 class _Devices:
-    """The devices of tiers, one each, and the one that new arrays are on."""
+    """The devices of tiers, one each, and the default one."""
 
     def __init__(self) -> None:
         self.by_tier: dict[str, ArrayDevice] = {}
@@ -160,7 +160,7 @@ _devices = _Devices()
 
 
 def device(which: Any = None) -> ArrayDevice:
-    """The device of arrays for a tier's name, a `bascule.Device`, or None: the default one."""
+    """Return the device of arrays of a tier's name, a `bascule.Device`, or None: the default."""
     if isinstance(which, ArrayDevice):
         return which
     if which is None:
@@ -174,20 +174,20 @@ def device(which: Any = None) -> ArrayDevice:
 
 
 def default_device() -> ArrayDevice:
-    """The device of arrays that are created without one: "auto" until `set_default_device`."""
+    """Return the device that arrays are created on: "auto" until `set_default_device`."""
     if _devices.default is None:
         _devices.default = device("auto")
     return _devices.default
 
 
 def set_default_device(which: Any) -> ArrayDevice:
-    """Make new arrays on this device: a tier's name, a `bascule.Device` or an `ArrayDevice`."""
+    """Create new arrays on this device: a tier's name, a `bascule.Device` or an `ArrayDevice`."""
     _devices.default = device(which)
     return _devices.default
 
 
 def at_once(work: Awaitable[T], what: str) -> T:
-    """Wait in plain code; MustAwaitError, about `what`, in a page that cannot.
+    """Wait in synchronous code; MustAwaitError, naming `what`, in a page that cannot.
 
     Without JSPI a page's device is read through a canvas, and nothing else may have to wait.
     """
@@ -203,7 +203,7 @@ def at_once(work: Awaitable[T], what: str) -> T:
 
 
 def compute_if_possible(node: Node) -> None:
-    """Compute a graph that has grown large, where plain code can; else it grows on.
+    """Compute a graph that has grown large, if synchronous code can; otherwise it keeps growing.
 
     In a running event loop, and in a page without JSPI, only what does not have to wait is done:
     the task that holds the device's turn may need this loop. Errors are raised when the array is
@@ -231,7 +231,7 @@ def _can_wait() -> bool:
 
 
 def numbers_at_once(node: Node, what: str) -> Any:
-    """The numbers of a node in plain code; errors as `at_once`."""
+    """Return the numbers of a node in synchronous code; errors as `at_once`."""
     if node.host is None:
         at_once(node.device.read((node,)), what)
     return node.host

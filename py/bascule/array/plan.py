@@ -1,4 +1,4 @@
-"""What becomes a kernel of its own, and what is computed on the way inside another's expression."""
+"""What becomes a kernel of its own, and what is fused into another one."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from bascule.array.graph import Node
 from bascule.array.rows import ROWS
 
-# Elementwise operations in one kernel at most: compilers take longer than linear time.
+# The most elementwise operations in one kernel: compilers take longer than linear time.
 MOST_OPERATIONS = 192
-# Operations that cost less to compute again in another kernel than to write and read.
+# Operations that are cheaper to recompute in another kernel than to write and read.
 _CHEAP = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One value that gets memory, and the last step that reads it: `None` where it is wanted."""
+    """One value that gets memory, and the last step that reads it: `None` if it is wanted."""
 
     node: Node
     inline: frozenset[int]
 
 
 def is_elementwise(node: Node) -> bool:
-    """Whether each element follows from the elements at the same place."""
+    """Whether each element depends only on the elements at the same position."""
     return node.op in ROWS or node.op in ("cast", "bits", "iota", "gather")
 
 
@@ -33,9 +33,9 @@ def is_scalar(node: Node) -> bool:
 
 
 def steps(order: Sequence[Node], outputs: Sequence[Node], most_buffers: int) -> list[Step]:
-    """The values to compute, each with the nodes that are fused into its kernel.
+    """Return the values to compute, each with the nodes that are fused into its kernel.
 
-    `order` as `graph.ordered` gives it. A kernel binds at most `most_buffers` inputs.
+    `order` as returned by `graph.ordered`. A kernel binds at most `most_buffers` inputs.
     """
     wanted = {id(node) for node in outputs}
     wanted |= _shared(order, wanted)
@@ -65,7 +65,7 @@ def _fuse(
     fused: dict[int, frozenset[int]],
     most_buffers: int,
 ) -> None:
-    """Note what the kernel of a node would read and compute, cutting off what is too much."""
+    """Record what the kernel of a node would read and compute, cutting off what is too much."""
     while True:
         inside = [each for each in node.inputs if _goes_inside(node, each, wanted)]
         reads, computes = frozenset[int](), frozenset((id(node),))
@@ -99,7 +99,7 @@ def _goes_inside(node: Node, each: Node, wanted: set[int]) -> bool:
 
 
 def _shared(order: Sequence[Node], outputs: set[int]) -> set[int]:
-    """Nodes that several kernels read and that cost more to compute again than to keep."""
+    """Return nodes that several kernels read and that cost more to recompute than to store."""
     roots: dict[int, set[int]] = {id(node): set() for node in order}
     costs: dict[int, int] = {}
     for node in order:

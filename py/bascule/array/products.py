@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def prepared_product(backend: WebGpuBackend, node: Node) -> tuple[Kernel, list[int], int]:
-    """The kernel for a node's `Product`, where its operands are bound, and its pipeline."""
+    """Return the kernel for a node's `Product`, the bindings of its operands, and its pipeline."""
     graph = Graph("matmul")
     shapes: Product = node.attribute
     x, y = graph.input("x", shapes.x), graph.input("y", shapes.y)

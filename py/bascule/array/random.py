@@ -23,8 +23,8 @@ from bascule.array.place import device as place_of
 class Generator:
     """A stream of random numbers. Each call continues where the last one ended.
 
-    Equal seeds and equal calls give equal numbers on every tier: `uniform` and `integers` bit by
-    bit, `normal` to a few units in the last place.
+    Equal seeds and calls give equal numbers on every tier: `uniform` and `integers` bit by bit,
+    `normal` to a few units in the last place.
     """
 
     def __init__(self, seed: int | None = None, *, device: Any = None) -> None:
@@ -35,13 +35,13 @@ class Generator:
         self._calls = 0
 
     def bits(self, shape: int | tuple[int, ...]) -> Array:
-        """Random words, uint32."""
+        """Return random words, uint32."""
         return Array(self._words((shape,) if isinstance(shape, int) else tuple(shape)))
 
     def uniform(
         self, shape: int | tuple[int, ...] = (), low: float = 0.0, high: float = 1.0
     ) -> Array:
-        """Numbers from low to below high, float32, of 24 random bits each."""
+        """Return numbers from low to below high, float32, of 24 random bits each."""
         unit = self._unit((shape,) if isinstance(shape, int) else tuple(shape))
         if (low, high) == (0.0, 1.0):
             return Array(unit)
@@ -50,7 +50,7 @@ class Generator:
     def normal(
         self, shape: int | tuple[int, ...] = (), mean: float = 0.0, std: float = 1.0
     ) -> Array:
-        """Numbers of a normal distribution, float32 (Box & Muller 1958)."""
+        """Return numbers of a normal distribution, float32 (Box & Muller 1958)."""
         sizes = (shape,) if isinstance(shape, int) else tuple(shape)
         radius = build.row("sqrt", [self._scaled(self._log_of(sizes), -2.0)])
         angle = self._scaled(self._unit(sizes), 2 * pi)
@@ -58,7 +58,7 @@ class Generator:
         return result if (mean, std) == (0.0, 1.0) else result * std + mean
 
     def integers(self, low: int, high: int, shape: int | tuple[int, ...] = ()) -> Array:
-        """Whole numbers from low to below high, int32; the bias is below (high - low) / 2**32."""
+        """Return integers from low to below high, int32; the bias is below (high - low) / 2**32."""
         if not -(1 << 31) <= low < high <= 1 << 31:
             raise ShapeError("integers", "low below high, within int32", f"{low}, {high}")
         words = self.bits(shape)._node
@@ -68,7 +68,7 @@ class Generator:
         return Array(build.row("add", [whole, build.number(low, whole.dtype, whole.device)]))
 
     def _words(self, shape: tuple[int, ...]) -> Node:
-        """The next stream: a call's number is the high half of the key, so streams never meet."""
+        """Return the next stream: a call's number is the key's high half, so streams differ."""
         self._calls += 1
         unsigned = dtypes.named("uint32")
         if prod(shape) > 1 << 32:
@@ -85,7 +85,7 @@ class Generator:
         return self._scaled(high, 2.0**-24)
 
     def _log_of(self, shape: tuple[int, ...]) -> Node:
-        """The logarithm of numbers above 0 and up to 1."""
+        """Return the logarithm of numbers above 0 and up to 1."""
         unit = self._unit(shape)
         return build.row(
             "log", [build.row("add", [unit, build.number(2.0**-25, unit.dtype, unit.device)])]

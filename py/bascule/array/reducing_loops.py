@@ -1,7 +1,7 @@
 """How loops of WebAssembly combine elements: four lanes at a time, in an accumulator of one or two.
 
-Sums and products of floats are taken in doubles: as fast here as in floats, whose next addition
-waits for the last one too.
+Sums and products of floats are accumulated in doubles: as fast as in floats here, where an addition
+waits for the previous one as well.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bascule.array.dtypes import DType, Kind, kind_of
 from bascule.array.wasm_rows import NARROWED
 
-# How two lanes combine, and what changes nothing; floats' sums and products are `_WIDE`.
+# How two lanes combine, and the identity; floats' sums and products are `_WIDE`.
 _COMBINED: Mapping[tuple[str, Kind], tuple[str, str]] = {
     ("sum", "i"): ("i32x4.add", "i32x4.const 0"),
     ("sum", "u"): ("i32x4.add", "i32x4.const 0"),
@@ -20,7 +20,7 @@ _COMBINED: Mapping[tuple[str, Kind], tuple[str, str]] = {
     ("prod", "u"): ("i32x4.mul", "i32x4.const 1"),
     ("max", "i"): ("i32x4.max_s", "i32x4.const 0x80000000"),
     ("max", "u"): ("i32x4.max_u", "i32x4.const 0"),
-    # One instruction, where f32x4.max takes eight on x86; NaN is tested for beside it.
+    # One instruction, where f32x4.max takes eight on x86; NaN is tested separately.
     ("max", "f"): ("f32x4.pmax", "i32x4.const 0xff800000"),
     ("min", "i"): ("i32x4.min_s", "i32x4.const 0x7fffffff"),
     ("min", "u"): ("i32x4.min_u", "i32x4.const 0xffffffff"),
@@ -35,16 +35,16 @@ _FIRST = "i8x16.shuffle 0 1 2 3 0 1 2 3 0 1 2 3 0 1 2 3"
 _FOUR_FLOATS = "i8x16.shuffle 0 1 2 3 4 5 6 7 16 17 18 19 20 21 22 23"
 # Columns whose accumulators are in memory at once: in the nearest cache.
 COLUMNS = 1024
-# Where a column's second local is, if each has four bytes; and room for a last vector.
+# Where a column's second local is, at four bytes each; and room for a last vector.
 _SECOND_AT = 4 * (COLUMNS + 4)
 ACCUMULATORS_NBYTES = 2 * _SECOND_AT
 
 
 @dataclass(frozen=True, slots=True)
 class Accumulator:
-    """The instructions of one reduction; its locals are `name`l and, where it `has_two`, `name`h.
+    """The instructions of one reduction; its locals are `name`l and, if it `has_two`, `name`h.
 
-    Of wide ones they hold two doubles each, of extremes of floats lanes and where NaN was.
+    Wide ones hold two doubles each, extremes of floats hold lanes and where NaN was.
     """
 
     combination: str
@@ -65,7 +65,7 @@ class Accumulator:
 
     @property
     def identity(self) -> str:
-        """Lanes that change no result."""
+        """Return lanes that change no result."""
         if self._is_wide:
             return f"f32x4.const {_WIDE[self.combination][1]}"
         return self._lanes[1]
@@ -79,7 +79,7 @@ class Accumulator:
         return f"{self._lanes[1]} local.set ${name}l {watched}"
 
     def combined(self, name: str, value: str) -> str:
-        """Accumulate four elements; `value` puts them on the stack."""
+        """Accumulate four elements; `value` pushes them."""
         low, high = f"local.get ${name}l", f"local.get ${name}h"
         if self._is_wide:
             combine = f"f64x2.{_WIDE[self.combination][0]}"
@@ -129,7 +129,7 @@ class Accumulator:
             yield "h", place, 16 * u + _SECOND_AT
 
     def four(self, name: str) -> str:
-        """Its lanes as four results, on the stack."""
+        """Push its lanes as four results."""
         low, high = f"local.get ${name}l", f"local.get ${name}h"
         if self._is_wide:
             halves = (f"{each} f32x4.demote_f64x2_zero" for each in (low, high))
@@ -139,7 +139,7 @@ class Accumulator:
         return f"{low} {NARROWED.get(self.dtype.name, '')}"
 
     def one(self, name: str) -> str:
-        """All its lanes combined: one result in all lanes, on the stack."""
+        """Push all its lanes combined: one result in all lanes."""
         if self._is_wide:
             combine = _WIDE[self.combination][0]
             both = f"local.get ${name}l local.get ${name}h f64x2.{combine} local.set ${name}l"

@@ -1,4 +1,4 @@
-"""The table of elementwise operations: WGSL and numpy for each, and the dtypes that it takes.
+"""The table of elementwise operations: WGSL and numpy for each, and its dtypes.
 
 A template's {a}, {b} and {c} are names of values that the generator has made, never a user's text.
 """
@@ -18,8 +18,8 @@ Result = Literal["same", "bool", "float"]
 class Row:
     """One operation. `wgsl` has a template for each kind of its operands (b, i, u, f).
 
-    `result`: the operands' common dtype, bool, or float32 where the operands are integers.
-    `parts` are the files of shaders/parts that the template for floats calls.
+    `result`: the operands' common dtype, bool, or float32 if the operands are integers. `parts` are
+    the files of shaders/parts that the template for floats calls.
     """
 
     name: str
@@ -49,7 +49,7 @@ def _row(
 
 
 def _of(name: str) -> Callable[..., Any]:
-    """The numpy function of that name, looked up when it is called."""
+    """Return the numpy function of that name, looked up when it is called."""
 
     def call(*operands: Any) -> Any:
         return getattr(np, name)(*operands)
@@ -58,7 +58,7 @@ def _of(name: str) -> Callable[..., Any]:
 
 
 def _float(name: str, parts: tuple[str, ...], numpy: str = "") -> Row:
-    """A function of one float that a part computes."""
+    """Return the row of a function of one float that a part computes."""
     return _row(name, {"f": f"{name}_f({{a}})"}, _of(numpy or name), "f", "float", parts)
 
 
@@ -76,7 +76,7 @@ def _where(a: Any, b: Any, condition: Any) -> Any:
 
 
 def _power(a: Any, b: Any) -> Any:
-    """numpy's power, and of whole numbers to negative powers the whole part of the result."""
+    """Compute numpy's power, and for integers to negative powers the integer part of the result."""
     if b.dtype.kind != "i":
         return np.power(a, b)
     negative = np.where(a == 1, 1, np.where(a == -1, 1 - 2 * (b & 1), 0)).astype(a.dtype)
@@ -84,7 +84,7 @@ def _power(a: Any, b: Any) -> Any:
 
 
 def _philox(at: Any, low: Any, high: Any) -> Any:
-    """Words of a Philox 4x32 stream; see shaders/parts/array_philox.wgsl."""
+    """Compute words of a Philox 4x32 stream; see shaders/parts/array_philox.wgsl."""
     at, low, high = (each.astype(np.uint64) for each in np.broadcast_arrays(at, low, high))
     mask = np.uint64(0xFFFFFFFF)
     words = [at >> np.uint64(2), *(np.zeros_like(at) for _ in range(3))]

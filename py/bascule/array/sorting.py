@@ -1,4 +1,4 @@
-"""Sorting, searching and sets. What has as many elements as the numbers decide is read at once."""
+"""Sorting, searching and sets. What has a data-dependent size is read at once."""
 
 # pyright: reportPrivateUsage=false
 # An array's node is private to this package.
@@ -18,7 +18,7 @@ from bascule.base.arrays import np
 
 
 def argsort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
-    """The order of elements along an axis, int32; always stable, NaN last."""
+    """Return the order of elements along an axis, int32; always stable, NaN last."""
     del stable
     node = build.node_of(x, "xp.argsort")
     at = build.axis_of(axis, len(node.shape), "xp.argsort")
@@ -26,7 +26,7 @@ def argsort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bo
 
 
 def sort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
-    """The elements along an axis in order; NaN last."""
+    """Sort elements along an axis; NaN last."""
     del stable
     node = build.node_of(x, "xp.sort")
     at = build.axis_of(axis, len(node.shape), "xp.sort")
@@ -34,7 +34,7 @@ def sort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool 
 
 
 def _order(node: Node, axis: int, descending: bool) -> Node:
-    """Sorts unsigned keys, rows of a power of two, on the device."""
+    """Sort unsigned keys, rows of a power of two, on the device."""
     others = [a for a in range(len(node.shape)) if a != axis]
     n = node.shape[axis]
     rows = prod(node.shape[a] for a in others)
@@ -53,7 +53,7 @@ def _order(node: Node, axis: int, descending: bool) -> Node:
 
 
 def _padded(keys: Node, rows: int, n: int, padded: int) -> Node:
-    """Keys in memory of their own, filled up with the largest one: padding comes last."""
+    """Return keys in their own memory, padded with the largest one: padding comes last."""
     from bascule.array.manipulation import _along, _clamped
 
     along = _along((rows, padded), 1, keys.device)
@@ -64,7 +64,7 @@ def _padded(keys: Node, rows: int, n: int, padded: int) -> Node:
 
 
 def _keys(node: Node, descending: bool) -> Node:
-    """Unsigned numbers in the order of the elements; of NaN the largest, whatever the direction."""
+    """Return unsigned numbers in the order of the elements; NaN is largest in either direction."""
     device, unsigned = node.device, dtypes.named("uint32")
 
     def number(value: int) -> Node:
@@ -92,7 +92,7 @@ def _keys(node: Node, descending: bool) -> Node:
 def searchsorted(
     x1: Array, x2: Array, /, *, side: str = "left", sorter: Array | None = None
 ) -> Array:
-    """Where each element of x2 belongs in the sorted x1, int32."""
+    """Return where each element of x2 belongs in the sorted x1, int32."""
     if side not in ("left", "right"):
         raise ShapeError("xp.searchsorted", '"left" or "right"', repr(side))
     if x1.ndim != 1:
@@ -139,7 +139,7 @@ def _before(value: Node, wanted: Node, or_equal: bool) -> Node:
 
 
 def nonzero(x: Array, /) -> tuple[Array, ...]:
-    """The indices of elements that are not 0, an array an axis; x is read at once."""
+    """Return the indices of nonzero elements, an array per axis; x is read at once."""
     node = build.node_of(x, "xp.nonzero")
     if not node.shape:
         raise ShapeError("xp.nonzero", "an array with axes", "shape ()")
@@ -148,7 +148,7 @@ def nonzero(x: Array, /) -> tuple[Array, ...]:
 
 
 class UniqueAll(NamedTuple):
-    """What `unique_all` gives."""
+    """The result of `unique_all`."""
 
     values: Array
     indices: Array
@@ -157,21 +157,21 @@ class UniqueAll(NamedTuple):
 
 
 class UniqueCounts(NamedTuple):
-    """What `unique_counts` gives."""
+    """The result of `unique_counts`."""
 
     values: Array
     counts: Array
 
 
 class UniqueInverse(NamedTuple):
-    """What `unique_inverse` gives."""
+    """The result of `unique_inverse`."""
 
     values: Array
     inverse_indices: Array
 
 
 def unique_all(x: Array, /) -> UniqueAll:
-    """Distinct values in order, where each comes first, which one each element is, and counts."""
+    """Return distinct values in order, their first indices, each element's value, and counts."""
     node = build.node_of(x, "xp.unique_all")
     numbers = numbers_at_once(node, "xp.unique_all")
     result = np.unique(
@@ -188,24 +188,24 @@ def _whole(numbers: Any) -> Any:
 
 
 def unique_counts(x: Array, /) -> UniqueCounts:
-    """Distinct values in order, and how often each occurs."""
+    """Return distinct values in order, and their counts."""
     result = unique_all(x)
     return UniqueCounts(result.values, result.counts)
 
 
 def unique_inverse(x: Array, /) -> UniqueInverse:
-    """Distinct values in order, and which one each element is."""
+    """Return distinct values in order, and the index of each element's value."""
     result = unique_all(x)
     return UniqueInverse(result.values, result.inverse_indices)
 
 
 def unique_values(x: Array, /) -> Array:
-    """Distinct values in order; x is read at once."""
+    """Return distinct values in order; x is read at once."""
     return unique_all(x).values
 
 
 def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Array:
-    """Whether each element of x1 is one of x2."""
+    """Return whether each element of x1 is one of x2."""
     a, b = build.promoted_nodes("xp.isin", (x1, x2))
     b = build.reshape(b, (b.size,))
     a = build.reshape(a, (*a.shape, 1))
@@ -215,7 +215,7 @@ def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Array:
 
 
 def take(x: Array, indices: Array, /, *, axis: int | None = None) -> Array:
-    """Elements at indices of an axis. Indices out of bounds become the nearest end on a GPU."""
+    """Return elements at indices of an axis. On a GPU indices out of bounds are clamped."""
     node, index = build.node_of(x, "xp.take"), build.node_of(indices, "xp.take")
     if axis is None and len(node.shape) != 1:
         raise ShapeError("xp.take", "an axis", f"None for shape {node.shape}")
@@ -225,7 +225,7 @@ def take(x: Array, indices: Array, /, *, axis: int | None = None) -> Array:
 
 
 def take_along_axis(x: Array, indices: Array, /, *, axis: int = -1) -> Array:
-    """x[..., indices[..., j], ...]: indices of an axis, other axes side by side."""
+    """Return x[..., indices[..., j], ...]: indices along an axis, the other axes broadcast."""
     node, index = build.node_of(x, "xp.take_along_axis"), build.node_of(indices, "indices")
     at = build.axis_of(axis, len(node.shape), "xp.take_along_axis")
     if index.dtype.kind not in "iu" or len(index.shape) != len(node.shape):
@@ -247,7 +247,7 @@ def diff(
     x: Array, /, *, axis: int = -1, n: int = 1, prepend: Array | None = None,
     append: Array | None = None,
 ) -> Array:  # fmt: skip
-    """Differences of neighbours along an axis, n times."""
+    """Return differences of neighbours along an axis, n times."""
     from bascule.array.manipulation import concat
 
     at = build.axis_of(axis, x.ndim, "xp.diff")

@@ -18,37 +18,37 @@ Axis = int | tuple[int, ...] | None
 
 
 def sum(x: Array, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Array:
-    """The sum over axes, in float32 or a whole type of 32 bits at least."""
+    """Return the sum over axes, in float32 or an integer type of at least 32 bits."""
     return _reduced("sum", x, axis, keepdims, _wide(x, dtype, "xp.sum"))
 
 
 def prod_(x: Array, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Array:
-    """The product over axes, in float32 or a whole type of 32 bits at least."""
+    """Return the product over axes, in float32 or an integer type of at least 32 bits."""
     return _reduced("prod", x, axis, keepdims, _wide(x, dtype, "xp.prod"))
 
 
 def max(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """The largest element over axes; NaN where there is one."""
+    """Return the largest element over axes; NaN if there is one."""
     return _extreme("max", x, axis, keepdims)
 
 
 def min(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """The smallest element over axes; NaN where there is one."""
+    """Return the smallest element over axes; NaN if there is one."""
     return _extreme("min", x, axis, keepdims)
 
 
 def any(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether an element over axes is not 0."""
+    """Return whether an element over axes is nonzero."""
     return _reduced("any", x, axis, keepdims, dtypes.named("bool"))
 
 
 def all(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether no element over axes is 0."""
+    """Return whether all elements over axes are nonzero."""
     return _reduced("all", x, axis, keepdims, dtypes.named("bool"))
 
 
 def mean(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """The mean over axes, summed in float32."""
+    """Return the mean over axes, summed in float32."""
     node = _floats(x, "xp.mean")
     total = _sum_wide(node, axis, keepdims, "xp.mean")
     n = build.number(_count(node, axis), total.dtype, node.device)
@@ -58,7 +58,7 @@ def mean(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
 def var(
     x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
 ) -> Array:
-    """The variance over axes, divided by the count less `correction`."""
+    """Return the variance over axes, divided by the count less `correction`."""
     node = _floats(x, "xp.var")
     return Array(build.cast(_variance(node, axis, correction, keepdims), node.dtype))
 
@@ -66,24 +66,24 @@ def var(
 def std(
     x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
 ) -> Array:
-    """The standard deviation over axes, divided by the count less `correction`."""
+    """Return the standard deviation over axes, divided by the count less `correction`."""
     node = _floats(x, "xp.std")
     result = build.row("sqrt", [_variance(node, axis, correction, keepdims)])
     return Array(build.cast(result, node.dtype))
 
 
 def argmax(x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
-    """The index of the first largest element, or of the first NaN, as int32."""
+    """Return the index of the first largest element, or of the first NaN, as int32."""
     return _best("max", x, axis, keepdims)
 
 
 def argmin(x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
-    """The index of the first smallest element, or of the first NaN, as int32."""
+    """Return the index of the first smallest element, or of the first NaN, as int32."""
     return _best("min", x, axis, keepdims)
 
 
 def count_nonzero(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """How many elements over axes are not 0, as int32."""
+    """Return how many elements over axes are nonzero, as int32."""
     flags = build.cast(build.node_of(x, "xp.count_nonzero"), dtypes.named("bool"))
     return _reduced("sum", Array(flags), axis, keepdims, dtypes.named("int32"))
 
@@ -91,19 +91,19 @@ def count_nonzero(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> 
 def cumulative_sum(
     x: Array, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
 ) -> Array:
-    """Running sums along an axis; `include_initial` puts a 0 before them."""
+    """Return running sums along an axis; `include_initial` puts a 0 before them."""
     return _running("sum", x, axis, dtype, include_initial)
 
 
 def cumulative_prod(
     x: Array, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
 ) -> Array:
-    """Running products along an axis; `include_initial` puts a 1 before them."""
+    """Return running products along an axis; `include_initial` puts a 1 before them."""
     return _running("prod", x, axis, dtype, include_initial)
 
 
 def _wide(x: Any, dtype: Any, where: str) -> DType:
-    """The dtype of a sum: `dtype`, or at least 32 bits of whole numbers."""
+    """Return the dtype of a sum: `dtype`, or integers of at least 32 bits."""
     node = build.node_of(x, where)
     if dtype is not None:
         return dtypes.checked(dtype)

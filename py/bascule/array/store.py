@@ -1,4 +1,4 @@
-"""Memory of computed arrays: freed with the last reference, and used again by the next arrays."""
+"""Memory of computed arrays: freed with the last reference, and reused by the next arrays."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Memory:
 
     @property
     def lost(self) -> str:
-        """Why its device was lost; empty while it can be used."""
+        """Why its device was lost; empty while it is usable."""
         return self._gpu.lost
 
 
 class MemoryPool:
-    """Buffers by size. Sizes are rounded up so that arrays of nearly one size share them."""
+    """Buffers by size. Sizes are rounded up so that arrays of similar size share them."""
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu = gpu
@@ -39,7 +39,7 @@ class MemoryPool:
         self.dropped: deque[tuple[int, int]] = deque()
 
     def take(self, n_words: int) -> Memory:
-        """Memory for so many words; GpuOutOfMemoryError where the device has none."""
+        """Allocate that many words; GpuOutOfMemoryError if the device has no memory."""
         nbytes = _rounded(4 * n_words)
         waiting = self._free.get(nbytes)
         if waiting:
@@ -48,19 +48,19 @@ class MemoryPool:
         return Memory(self, self.gpu.alloc(nbytes, kind="buffers"), nbytes)
 
     def fresh(self, n_words: int) -> Memory:
-        """Memory that no work which is still to be queued has used."""
+        """Allocate memory that no work which is still to be queued has used."""
         nbytes = _rounded(4 * n_words)
         return Memory(self, self.gpu.alloc(nbytes, kind="buffers"), nbytes)
 
     def sweep(self) -> None:
-        """Reclaim what nothing references any more. Nothing is freed: a tape may still use it."""
+        """Reclaim what is no longer referenced. Nothing is freed: a tape may still use it."""
         while self.dropped:
             buffer, nbytes = self.dropped.popleft()
             self._free_nbytes += nbytes
             self._free.setdefault(nbytes, []).append(buffer)
 
     def trim(self, most_nbytes: int = 0) -> None:
-        """Free buffers that wait, the largest first, until so many bytes are left of them."""
+        """Free waiting buffers, the largest first, until that many bytes are left."""
         self.sweep()
         for nbytes in sorted(self._free, reverse=True):
             waiting = self._free[nbytes]
@@ -72,7 +72,7 @@ class MemoryPool:
 
 
 def _rounded(nbytes: int) -> int:
-    """At least 256, else the next of 4, 5, 6 and 7 times a power of two."""
+    """Round up to at least 256, else to the next of 4, 5, 6 and 7 times a power of two."""
     if nbytes <= 256:
         return 256
     step = 1 << max(0, (nbytes - 1).bit_length() - 3)

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class Recorder(Protocol):
-    """What records the dispatches of a run."""
+    """Records the dispatches of a run."""
 
     def upload(self, node: Node) -> None:
-        """Give known numbers memory."""
+        """Upload known numbers."""
         ...
 
     async def record(
         self, kernel: str, reads: list[Memory], n_words: int, numbers: Mapping[str, int | float]
     ) -> Memory:
-        """Record one dispatch over `numbers["lanes"]` lanes of a linked kernel; its output."""
+        """Record a dispatch over `numbers["lanes"]` lanes of a linked kernel; return its output."""
         ...
 
 
@@ -74,7 +74,7 @@ def _known(node: Node, numbers: Any) -> Node:
 
 @lru_cache(maxsize=4)
 def _chirps(n: int, wide: int, sign: int) -> tuple[Any, Any]:
-    """exp(sign pi i k**2 / n), and the transform of its conjugate on both sides, over `wide`."""
+    """Return exp(sign pi i k**2 / n), and the transform of its mirrored conjugate, over `wide`."""
     k = np.arange(n, dtype=np.int64)
     chirp = np.exp(sign * 1j * np.pi * (k * k % (2 * n)) / n)
     spread = np.zeros(wide, np.complex128)

@@ -1,8 +1,8 @@
-"""What the rows of `rows.ROWS` are in WebAssembly: instructions on four lanes, by operands' kind.
+"""The rows of `rows.ROWS` in WebAssembly: instructions on four lanes, by operands' kind.
 
-A template's {a}, {b} and {c} put an operand on the stack. A value of kind b is a mask (all bits of
-a lane or none), i and u are 32-bit integers, f a float32. Operations that are missing here, such as
-divisions of integers, are numpy's.
+A template's {a}, {b} and {c} push an operand. A value of kind b is a mask (all bits of a lane or
+none), i and u are 32-bit integers, f a float32. numpy computes operations that are missing here,
+such as integer division.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _rounded(name: str) -> Mapping[str, str]:
 
 
 def _part(name: str, n_inputs: int = 1) -> Mapping[str, str]:
-    """A function of floats in web/wasm/parts."""
+    """Return a function of floats in web/wasm/parts."""
     return {"f": f"{_AB if n_inputs == 2 else '{a} '}call ${name}"}
 
 
@@ -44,7 +44,7 @@ def _alike(text: str, kinds: str = "iu") -> Mapping[str, str]:
 
 _EQUAL = {**_alike(_AB + "i32x4.eq", "biu"), "f": _AB + "f32x4.eq"}
 _NOT = "{a} v128.not"
-# The sum of 1 where positive and -1 where negative: a mask is -1.
+# The sum of 1 if positive and -1 if negative: a mask is -1.
 _SIGN_F = (
     "{a} {a} f32x4.const 0 f32x4.gt f32x4.const 1 v128.and "
     "{a} f32x4.const 0 f32x4.lt f32x4.const 1 v128.and f32x4.sub "
@@ -94,7 +94,7 @@ TEMPLATES: Mapping[str, Mapping[str, str]] = {
     "bitwise_and": _alike(_AB + "v128.and", "biu"),
     "bitwise_or": _alike(_AB + "v128.or", "biu"),
     "bitwise_xor": _alike(_AB + "v128.xor", "biu"),
-    # By a number that all lanes have in common: see `loops.is_loopable`.
+    # By a number that all lanes share: see `loops.is_loopable`.
     "bitwise_left_shift": _alike("{a} {b} i32x4.extract_lane 0 i32x4.shl"),
     "bitwise_right_shift": {
         "i": "{a} {b} i32x4.extract_lane 0 i32x4.shr_s",
@@ -111,7 +111,7 @@ TEMPLATES: Mapping[str, Mapping[str, str]] = {
     },
 }  # fmt: skip
 
-# From one kind to another, by the kinds; what is missing needs no instruction.
+# Conversions by kinds; a missing one needs no instruction.
 CASTS: Mapping[tuple[Kind, Kind], str] = {
     ("b", "i"): "{a} i32x4.const 1 v128.and",
     ("b", "u"): "{a} i32x4.const 1 v128.and",
@@ -127,7 +127,7 @@ CASTS: Mapping[tuple[Kind, Kind], str] = {
 }
 
 _NARROW_SIGNED = "i32.const {n} i32x4.shl i32.const {n} i32x4.shr_s"
-# What brings a result back into the range of a type that is narrower than its lane.
+# Wraps a result to the range of a type that is narrower than its lane.
 NARROWED: Mapping[str, str] = {
     "int8": _NARROW_SIGNED.format(n=24),
     "int16": _NARROW_SIGNED.format(n=16),
@@ -166,7 +166,7 @@ STORES: Mapping[str, str] = {
     **dict.fromkeys(("int8", "uint8"), "{a} {a} " + _PACKED_8),
     "bool": f"{_ONES} {_ONES} {_PACKED_8}",
 }
-# The first element alone.
+# Only the first element.
 STORES_ONE: Mapping[str, str] = {
     **dict.fromkeys(("float32", "int32", "uint32"), "{a} i32x4.extract_lane 0 i32.store 0"),
     **dict.fromkeys(("int16", "uint16"), "{a} i32x4.extract_lane 0 i32.store16 0"),
@@ -176,5 +176,5 @@ STORES_ONE: Mapping[str, str] = {
 
 
 def has_lanes(dtype: DType) -> bool:
-    """Whether elements of a dtype fit lanes of 32 bits as they are: all but float16."""
+    """Whether elements of a dtype fit 32-bit lanes unchanged: all but float16."""
     return dtype.kind != "f" or dtype.itemsize == 4  # numpy takes long to make a dtype's name

@@ -1,7 +1,7 @@
 """ComputeShaderManager: shaders of the catalogue and of users, at four optimization levels."""
 
 # pyright: reportPrivateUsage=false
-# It runs kernels on what buffers keep for themselves.
+# It uses the private parts of buffers.
 
 from __future__ import annotations
 

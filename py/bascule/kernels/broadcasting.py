@@ -1,4 +1,4 @@
-"""Shapes that are broadcast, as the numbers that shaders/user/index.wgsl takes."""
+"""Broadcast shapes, as the numbers that shaders/user/index.wgsl takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_OPERANDS = 8
 
 
 def broadcast_shape(shapes: Sequence[Shape], where: str) -> Shape:
-    """The shape of all of them together; InputError where they do not fit, or hold nothing."""
+    """Return the broadcast shape; InputError if they do not fit, or are empty."""
     try:
         result = tuple(np.broadcast_shapes(*shapes))
     except ValueError:
@@ -28,13 +28,13 @@ def broadcast_shape(shapes: Sequence[Shape], where: str) -> Shape:
 
 
 def strides_of(shape: Shape, target: Shape) -> list[int]:
-    """Elements from one index of `target` to the next, in an array of `shape` broadcast to it."""
+    """Return strides in elements along `target`, of an array of `shape` broadcast to it."""
     own = [prod(shape[axis + 1 :]) if n > 1 else 0 for axis, n in enumerate(shape)]
     return [0] * (len(target) - len(shape)) + own
 
 
 def index_of(shape: Shape, strides: Sequence[Sequence[int]], where: str) -> dict[str, Any]:
-    """The value of a BasculeIndex; InputError for more axes than it holds once they are merged."""
+    """Return the value of a BasculeIndex; InputError if it has too many axes after merging."""
     sizes, merged = _merged(shape, strides)
     if len(sizes) > MOST_AXES:
         expected = f"shapes of at most {MOST_AXES} axes that cannot be merged"
@@ -53,7 +53,7 @@ def index_of(shape: Shape, strides: Sequence[Sequence[int]], where: str) -> dict
 
 
 def _merged(shape: Shape, strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
-    """Fewer axes for the same elements: neighbours that every operand steps through as one."""
+    """Return fewer axes for the same elements: neighbours that are one axis in every operand."""
     sizes: list[int] = []
     results: list[list[int]] = [[] for _ in strides]
     for axis, size in enumerate(shape):

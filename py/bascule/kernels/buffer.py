@@ -1,7 +1,7 @@
-"""Arrays in a device's memory: copied there, left there by operations, read back."""
+"""Arrays in a device's memory: copied there, written by operations, read back."""
 
 # pyright: reportPrivateUsage=false
-# A pool makes its buffers.
+# A pool creates its buffers.
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Closable(Protocol):
     """A resource on a device that can be closed."""
 
     def close(self) -> None:
-        """Give it back."""
+        """Free it."""
         ...
 
 
 class BufferPool:
-    """The memory of a device's buffers; what nobody holds any more is freed at the next use."""
+    """The memory of a device's buffers; unreferenced buffers are freed at the next use."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -51,7 +51,7 @@ class BufferPool:
             raise InputError(verb, "an open device", "one that was closed", hint=_CLOSED_HINT)
 
     def empty(self, shape: tuple[int, ...], dtype: BufferDType, what: str) -> DeviceBuffer:
-        """A buffer of zeros; LimitError, about `what`, where the device has no buffer so large."""
+        """Allocate a buffer of zeros; LimitError, naming `what`, if it is too large."""
         self.sweep()
         nbytes, most = nbytes_of(dtype, prod(shape)), self.backend.limits.binding_nbytes
         if nbytes > most:
@@ -61,7 +61,7 @@ class BufferPool:
         return DeviceBuffer(self, _Memory(store, self._dropped), shape, dtype)
 
     def upload(self, array: Any, what: str, wanted: BufferDType | None = None) -> DeviceBuffer:
-        """A copy of an array; InputError, about `what`, for one that no buffer holds."""
+        """Copy an array; InputError, naming `what`, for one that no buffer can hold."""
         result, dtype = _checked(array, what, wanted)
         buffer = self.empty(result.shape, dtype, what)
         buffer._write(result)
@@ -70,14 +70,14 @@ class BufferPool:
         return buffer
 
     def sweep(self) -> None:
-        """Free what nobody holds any more."""
+        """Free what is no longer referenced."""
         while self._dropped:
             self._dropped.popleft().close()
 
 
 class _Memory:
-    """What a buffer and its views share. Without them it waits in `dropped` to be freed: Python
-    may collect it in any thread, at any moment.
+    """The memory that a buffer and its views share. When they are collected it waits in `dropped`
+    to be freed: Python may collect it in any thread, at any moment.
     """
 
     def __init__(self, store: StateStore, dropped: deque[Closable]) -> None:
@@ -93,7 +93,7 @@ class _Memory:
 
 
 class DeviceBuffer:
-    """A dense array in a device's memory, row-major: what `device.buffer` and `device.ops` give.
+    """A dense array in a device's memory, row-major, from `device.buffer` and `device.ops`.
 
     Its memory is freed when it is closed, or no longer referenced, or its device is closed.
     """
@@ -125,14 +125,14 @@ class DeviceBuffer:
 
     @property
     def size(self) -> int:
-        """How many elements."""
+        """The number of elements."""
         return prod(self.shape)
 
     async def numpy(self) -> Array:
         """Read it: a new array of its shape and dtype, once all work on it so far has been done.
 
-        InputError where it or its device was closed; DeviceLostError or GpuError where the device
-        was lost, or has refused the work.
+        InputError if it or its device was closed; DeviceLostError or GpuError if the device was
+        lost, or has rejected the work.
         """
         self._check_open("numpy")
         result = np.empty(self.shape, NUMPY[self._dtype])
@@ -148,17 +148,17 @@ class DeviceBuffer:
         return DeviceLostError(reason, what)
 
     def _write(self, array: Array) -> None:
-        """Queue a copy of a dense array of as many bytes."""
+        """Queue a copy of a dense array of the same size."""
         self._store.write(_DATA, 0, memoryview(array).cast("B"))
 
     async def _read(self, into: Array) -> None:
-        """Fill a dense array of as many bytes."""
+        """Fill a dense array of the same size."""
         await self._store.read(_DATA, 0, memoryview(into).cast("B"))
 
     def reshape(self, *shape: int | Sequence[int]) -> DeviceBuffer:
-        """The same memory in another shape; one axis may be -1. Nothing is copied.
+        """Return the same memory in another shape; one axis may be -1. Nothing is copied.
 
-        InputError where the number of elements would change.
+        InputError if the number of elements would change.
         """
         self._check_open("reshape")
         view = DeviceBuffer(self._pool, self._memory, self._shaped(shape), self._dtype)
@@ -176,9 +176,7 @@ class DeviceBuffer:
             raise InputError(verb, "an open buffer", "one that was closed")
 
     def _check_on(self, pool: BufferPool, where: str) -> None:
-        """InputError, about `where`, unless it lies on that device; DeviceLostError where its
-        device was lost.
-        """
+        """InputError, naming `where`, unless it is on that device; DeviceLostError if lost."""
         self._check_open(where)
         if self._pool is pool:
             return
@@ -193,7 +191,7 @@ class DeviceBuffer:
 
     @property
     def _store(self) -> StateStore:
-        """Its memory, as backends take it."""
+        """Its memory as a backend's store."""
         return self._memory.store
 
     def _shaped(self, shape: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
@@ -216,7 +214,7 @@ def _axis_size(size: object) -> int:
 
 
 def _checked(array: Any, what: str, wanted: BufferDType | None) -> tuple[Array, BufferDType]:
-    """The array as dense numbers of the wanted dtype, else float32 or uint32, exactly its own."""
+    """Return the array as dense numbers of the wanted dtype, else float32 or uint32, exactly."""
     try:
         result = np.asarray(array)
     except ValueError as error:  # rows of different lengths
@@ -240,7 +238,7 @@ def _checked(array: Any, what: str, wanted: BufferDType | None) -> tuple[Array, 
 
 
 def buffer_dtype(dtype: Any, what: str) -> BufferDType:
-    """A numpy dtype as buffers name it; InputError, about `what`, for one that none has."""
+    """Return the buffer dtype of a numpy dtype; InputError, naming `what`, if there is none."""
     try:
         name = np.dtype(dtype).name
     except TypeError:

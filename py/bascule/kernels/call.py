@@ -26,7 +26,7 @@ class Call:
 
 
 class Signature:
-    """What a call of a shader takes."""
+    """The parameters of a shader's call."""
 
     def __init__(self, shader: Shader) -> None:
         self._shader = shader
@@ -46,10 +46,10 @@ class Signature:
     def bind(
         self, arguments: Sequence[Any], out: Any, count: Any, groups: Any, named: Mapping[str, Any]
     ) -> Call:
-        """The arguments by binding.
+        """Return the arguments by binding.
 
-        `out` takes the writable bindings that are not named, in order; positional arguments take
-        what remains. InputError for one that is missing, unknown, or there twice.
+        `out` fills the writable bindings that are not named, in order; positional arguments fill
+        the rest. InputError for a missing, unknown or repeated one.
         """
         known = [*(b.name for b in (*self.storage, *self.uniforms)), *self.members]
         for name in named:
@@ -74,7 +74,7 @@ class Signature:
 
     def _bind_out(self, storage: dict[str, Any], out: Any) -> None:
         free = [name for name in self.outputs if name not in storage]
-        # One output may be a shape, which is a tuple as well.
+        # A single output may be a shape, which is also a tuple.
         passed = [out] if len(free) == 1 else list(out) if isinstance(out, list | tuple) else [out]
         if len(passed) != len(free):
             expected = f"{len(free)} outputs ({', '.join(free)})" if free else "no out"
@@ -108,9 +108,9 @@ def _is_struct(binding: Binding) -> bool:
 
 
 def _members(storage: Sequence[Binding], uniforms: Sequence[Binding]) -> dict[str, str]:
-    """The members of uniform structs that may be keywords, with the binding that has each.
+    """Return the members of uniform structs that may be keywords, with the binding of each.
 
-    One that two structs have, or whose name is taken, is given in a mapping for its binding.
+    A member of two structs, or with a taken name, is passed in a mapping for its binding.
     """
     results: dict[str, str] = {}
     twice: set[str] = set()

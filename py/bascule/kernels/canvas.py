@@ -1,7 +1,7 @@
 """Canvas: pictures that a device draws, in a page without reading them back."""
 
 # pyright: reportPrivateUsage=false
-# It draws what buffers keep for themselves.
+# It uses the private parts of buffers.
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Canvas:
     """A picture of `width` times `height` pixels: `await canvas.draw(image)`.
 
     `device.canvas` makes one. In a page it fills a canvas element, or an `OffscreenCanvas` in a
-    worker: straight from the device's memory where the tier is WebGPU (`way` is "copy"), else, and
-    on Chromium's SwiftShader, by way of the page's ("pixels"). Without such a `target` it keeps
-    what was drawn last.
+    worker: directly from the device's memory if the tier is WebGPU (`way` is "copy"), otherwise,
+    and on Chromium's SwiftShader, through the page's memory ("pixels"). Without such a `target` it
+    keeps the last picture.
     """
 
     def __init__(self, device: KernelDevice, width: int, height: int, target: Any = None) -> None:
@@ -59,18 +59,16 @@ class Canvas:
 
     @property
     def way(self) -> str:
-        """How the last picture was shown: "copy" from the device's memory, "pixels", or "" where
-        it was not.
-        """
+        """How the last picture was shown: "copy" on the device, "pixels", or "" if not."""
         return self._screen.way if self._screen else ""
 
     async def draw(self, image: Any) -> None:
         """Draw a `DeviceBuffer` or an array: (height, width) float32 grey, from 0, black, to 1;
-        (height, width, 3 or 4) red, green, blue and what is ignored; or (height, width) uint32, red
-        in the lowest byte, then green and blue. What is no number is black.
+        (height, width, 3 or 4) red, green, blue and an ignored one; or (height, width) uint32, red
+        in the lowest byte, then green and blue. NaN is black.
 
-        InputError for another shape or dtype, and for a target that is drawn on by others.
-        DeviceLostError for a buffer whose device was lost.
+        InputError for another shape or dtype, and for a target that others draw on. DeviceLostError
+        for a buffer whose device was lost.
         """
         kernel, operands = self._operands(image)
         await self._device.ready("canvas")
@@ -86,8 +84,8 @@ class Canvas:
         await self._show()
 
     async def attach(self, target: Any) -> None:
-        """Draw on this canvas element or `OffscreenCanvas` from now on, what was drawn last first
-        where the device is open and stays so.
+        """Draw on this canvas element or `OffscreenCanvas` from now on, starting with the last
+        picture if the device is still open.
 
         InputError for anything else.
         """
@@ -102,9 +100,9 @@ class Canvas:
                 raise
 
     async def pixels(self) -> Array:
-        """What was drawn last: red, green and blue, uint8 (height, width, 3).
+        """Return the last picture: red, green and blue, uint8 (height, width, 3).
 
-        InputError where nothing was.
+        InputError if there is none.
         """
         if self._pixels is None:
             raise InputError("canvas.pixels", "a picture that was drawn", "none")
@@ -113,7 +111,7 @@ class Canvas:
         return np.ascontiguousarray(blue_first[:, : self.width, 2::-1])
 
     async def next_frame(self) -> None:
-        """Wait until the browser draws its next picture; outside a page until others had a turn."""
+        """Wait for the browser's next frame; outside a page until other tasks have run."""
         if sys.platform == "emscripten":
             from bascule.kernels.screen_browser import next_frame
 

@@ -1,7 +1,7 @@
 """Compiled shaders and launches: from WGSL source to dispatches on a tape.
 
-This is the low level: integers and bytes, no arrays. `CompiledShader.make` compiles, a `Launch`
-holds what one dispatch binds, and `run` queues launches in one submission.
+The low level: integers and bytes, no arrays. `CompiledShader.make` compiles, a `Launch` holds the
+bindings of one dispatch, and `run` queues launches in one submission.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Launch:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it launches nothing."""
+        """Whether it has no workgroups."""
         return not all(self.groups)
 
 
 class CompiledShader:
-    """A shader on one device with its constants. Close it to give its pipeline back."""
+    """A shader on one device with its constants. Close it to free its pipeline."""
 
     def __init__(
         self, gpu: Gpu, shader: Shader, constants: Mapping[str, float], pipeline: int
@@ -53,8 +53,8 @@ class CompiledShader:
 
     @classmethod
     async def make(cls, gpu: Gpu, shader: Shader, constants: Mapping[str, float]) -> CompiledShader:
-        """Compile; ShaderError with the source's own line and column, LimitError for more
-        storage buffers than the device binds.
+        """Compile; ShaderError with the source's own line and column, LimitError for more storage
+        buffers than the device can bind.
         """
         most = gpu.adapter.limits["maxStorageBuffersPerShaderStage"]
         n_storage = sum(b.access != "uniform" for b in shader.bindings)
@@ -76,13 +76,13 @@ class CompiledShader:
         return sum(rounded(b.type.nbytes, self._stride) for b in self._uniforms)
 
     def uniform_block(self, values: Mapping[str, bytes]) -> bytes:
-        """The uniform block of the packed values of each uniform binding."""
+        """Return the uniform block of the packed values of each uniform binding."""
         blocks = (values[b.name].ljust(rounded(b.type.nbytes, self._stride), b"\0")
                   for b in self._uniforms)  # fmt: skip
         return b"".join(blocks)
 
     def uniform_bindings(self, buffer: int, at: int) -> list[Binding]:
-        """The bindings of a uniform block at that place of a buffer."""
+        """Return the bindings of a uniform block at that offset of a buffer."""
         results: list[Binding] = []
         for binding in self._uniforms:
             results.append((binding.index, buffer, at, rounded(binding.type.nbytes, 16)))
@@ -99,7 +99,7 @@ class CompiledShader:
         self.gpu.replay(self._tape_of(launch), pack_writes(writes))
 
     def close(self) -> None:
-        """Give the pipeline, the tapes and the uniform buffer back."""
+        """Free the pipeline, the tapes and the uniform buffer."""
         if self.closed or self.gpu.lost:
             self.closed = True
             return
@@ -140,12 +140,12 @@ class RecordedLaunches:
             self._tape_of(1)
 
     def run(self, times: int = 1) -> None:
-        """Queue all launches, in order, so many times."""
+        """Queue all launches, in order, that many times."""
         if self._launches:
             self.gpu.replay(self._tape_of(times))
 
     def close(self) -> None:
-        """Give the tapes and the uniform buffer back."""
+        """Free the tapes and the uniform buffer."""
         while self._tapes and not self.gpu.lost:
             self.gpu.forget(self._tapes.popitem()[1])
         if self._buffer and not self.gpu.lost:
@@ -169,7 +169,7 @@ class RecordedLaunches:
 def _check_workgroup(
     shader: Shader, constants: Mapping[str, float], limits: Mapping[str, int]
 ) -> None:
-    """LimitError for a workgroup that is too large: not every compiler looks at overrides."""
+    """LimitError for a workgroup that is too large: not every compiler checks overrides."""
     size = shader.workgroup_size(constants)
     if size is None:
         return

@@ -1,4 +1,4 @@
-"""Elementwise kernels: WGSL statements for one element, run over arrays that are broadcast."""
+"""Elementwise kernels: WGSL statements for one element, run over broadcast arrays."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def elementwise(
     reference: Callable[..., Any] | None = None,
     device: SupportsKernels | None = None,
 ) -> ElementwiseKernel:
-    """Make a kernel of WGSL statements: `elementwise("x: f32, y: f32 -> z: f32", "z = x * y")`.
+    """Make a kernel from WGSL statements: `elementwise("x: f32, y: f32 -> z: f32", "z = x * y")`.
 
-    The statements assign each output, and may use the index `i: u32` of the element. Types are
-    f32, f16, i32 and u32; a capital letter is the type of the arrays that a call gives. It runs on
-    `device`, else where its buffers are, else on one that is opened once. `reference` is a numpy
-    function of the broadcast inputs: it proves the kernel and serves tiers without shaders.
-    InputError or ShaderError for a signature or statements that cannot be read.
+    The statements assign each output, and may use the index `i: u32` of the element. Types are f32,
+    f16, i32 and u32; a capital letter is the type of the call's arrays. It runs on `device`, else
+    on the device of its buffers, else on one that is opened once. `reference` is a numpy function
+    of the broadcast inputs: it proves the kernel and serves tiers without shaders. InputError or
+    ShaderError for an invalid signature or statements.
     """
     return ElementwiseKernel(signature, operation, name, reference, device)
 
@@ -42,8 +42,8 @@ def elementwise(
 class ElementwiseKernel:
     """`await kernel(x, y, out=z)`; see `elementwise`.
 
-    Arguments are arrays, `DeviceBuffer`s or numbers, broadcast as numpy's. The result is a
-    `DeviceBuffer`, of several outputs a tuple, or `out`: an array or a buffer of that shape.
+    Arguments are arrays, `DeviceBuffer`s or numbers, broadcast as in numpy. The result is a
+    `DeviceBuffer`, for several outputs a tuple, or `out`: an array or a buffer of that shape.
     """
 
     def __init__(
@@ -65,23 +65,21 @@ class ElementwiseKernel:
         return f"<ElementwiseKernel {self._label}: {self._names.text}>"
 
     async def __call__(self, *arguments: Any, out: Any = None, **named: Any) -> Any:
-        """Run; InputError for arguments that do not fit, errors else as `Kernel`."""
+        """Run; InputError for arguments that do not fit, other errors as `Kernel`."""
         kernel, call = await self._prepared(arguments, out, named)
         return await kernel(**call)
 
     async def autotune(
         self, *arguments: Any, over: Mapping[str, Sequence[float]], out: Any = None, **named: Any
     ) -> Tuning:
-        """Choose the constants (it has WORKGROUP) that are fastest for these arguments; see
-        `Kernel.autotune`.
-        """
+        """Choose the fastest constants (it has WORKGROUP); see `Kernel.autotune`."""
         kernel, call = await self._prepared(arguments, out, named)
         return await kernel.autotune(over=over, **call)
 
     async def _prepared(
         self, arguments: Sequence[Any], out: Any, named: Mapping[str, Any]
     ) -> tuple[Kernel, dict[str, Any]]:
-        """The kernel for these types, and its arguments."""
+        """Return the kernel for these types, and its arguments."""
         await need_numpy(self._label, "Load numpy into this Pyodide first.")
         names = [name for name, _ in self._names.inputs]
         inputs = bound_inputs(self._label, names, arguments, named)
@@ -105,7 +103,7 @@ class ElementwiseKernel:
         return self._kernels[key], {**operands, **outputs, **count}
 
     def _wrapped(self) -> Callable[..., Any] | None:
-        """The reference, on inputs that are broadcast."""
+        """Return the reference, on broadcast inputs."""
         function = self._reference
         if function is None:
             return None
@@ -124,7 +122,7 @@ class ElementwiseKernel:
 def bound_inputs(
     label: str, names: Sequence[str], arguments: Sequence[Any], named: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The inputs by name; InputError for one that is missing, unknown or there twice."""
+    """Return the inputs by name; InputError for a missing, unknown or repeated one."""
     if len(arguments) > len(names):
         raise InputError(label, f"{len(names)} inputs ({', '.join(names)})", f"{len(arguments)}")
     result = dict(zip(names, arguments, strict=False))
@@ -139,17 +137,17 @@ def bound_inputs(
 
 
 def as_operand(value: Any) -> Any:
-    """A buffer as it is, anything else as an array."""
+    """Return a buffer unchanged, anything else as an array."""
     return value if isinstance(value, DeviceBuffer) else np.asarray(value)
 
 
 def shape_of(operand: Any) -> Shape:
-    """Its shape."""
+    """Return its shape."""
     return tuple(operand.shape)
 
 
 def dtypes_of(values: Mapping[str, Any]) -> dict[str, np.dtype[Any]]:
-    """The dtypes of arrays and buffers; plain numbers have none."""
+    """Return the dtypes of arrays and buffers; plain numbers have none."""
     return {
         name: value.dtype if isinstance(value, DeviceBuffer) else np.asarray(value).dtype
         for name, value in values.items()
@@ -158,7 +156,7 @@ def dtypes_of(values: Mapping[str, Any]) -> dict[str, np.dtype[Any]]:
 
 
 def as_type(operand: Any, type: str, value: Any) -> Any:
-    """An operand as a kernel takes it: one element at least, numbers of the wanted type."""
+    """Return an operand as a kernel takes it: at least one element, numbers of the wanted type."""
     if isinstance(operand, DeviceBuffer):
         return operand
     if isinstance(value, int | float | list | tuple):
@@ -167,7 +165,7 @@ def as_type(operand: Any, type: str, value: Any) -> Any:
 
 
 def outputs_of(label: str, names: Sequence[str], out: Any, shape: Shape) -> dict[str, Any]:
-    """The outputs by name: those passed, of that shape, or a shape for a new buffer."""
+    """Return the outputs by name: those passed, of that shape, or a shape for a new buffer."""
     outputs = list(out) if isinstance(out, tuple | list) else [out] * (out is not None)
     if out is None:
         return dict.fromkeys(names, shape or (1,))
@@ -182,7 +180,7 @@ def outputs_of(label: str, names: Sequence[str], out: Any, shape: Shape) -> dict
 
 
 def _shape_of_out(out: Any, label: str) -> Shape:
-    """The shape of a call without inputs."""
+    """Return the shape of a call without inputs."""
     first: Any = out[0] if isinstance(out, tuple | list) and out else out
     if not hasattr(first, "shape"):
         raise InputError(label, "out=, an array or a buffer: there are no inputs", repr(out)[:80])
@@ -190,7 +188,7 @@ def _shape_of_out(out: Any, label: str) -> Shape:
 
 
 def _source(names: TypedNames, types: Mapping[str, str], operation: str) -> str:
-    """The kernel: the statements begin on line 2, after the head of their function."""
+    """Return the kernel: the statements start on line 2, after the head of their function."""
     parameters = ", ".join(f"{name}: {types[name]}" for name, _ in names.inputs)
     members = ", ".join(f"{name}: {types[name]}" for name, _ in names.outputs)
     variables = " ".join(f"var {name}: {types[name]};" for name, _ in names.outputs)

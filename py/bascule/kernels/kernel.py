@@ -1,7 +1,7 @@
 """Kernel: a user's WGSL source as a function of arrays and buffers."""
 
 # pyright: reportPrivateUsage=false
-# Kernels work on what buffers keep for themselves.
+# Kernels use the private parts of buffers.
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ from bascule.kernels.wgsl_types import ArrayOf, rounded
 
 
 class Kernel:
-    """A compute shader of a user's own: `await kernel(x, y, out=z, count=n)`.
+    """A user's compute shader: `await kernel(x, y, out=z, count=n)`.
 
-    `device.kernel` makes one. Positional arguments fill the storage bindings in the order of their
-    numbers, keywords name them; members of a uniform struct are keywords as well. `out` fills the
-    writable bindings. Arguments are numpy arrays, `DeviceBuffer`s, bytes, or in a page JavaScript's
-    typed arrays, of the binding's own type; an output may be a shape, for a new buffer. `count` is
-    the number of invocations (up to three numbers), `groups` that of workgroups. A call gives its
-    output, of several a tuple: buffers stay on the device, arrays are filled.
+    `device.kernel` makes one. Positional arguments fill the storage bindings in numerical order,
+    keywords name them; members of a uniform struct are also keywords. `out` fills the writable
+    bindings. Arguments are numpy arrays, `DeviceBuffer`s, bytes, or in a page JavaScript's typed
+    arrays, of the binding's type; an output may be a shape, for a new buffer. `count` is the number
+    of invocations (up to three numbers), `groups` that of workgroups. A call returns its output,
+    for several a tuple: buffers stay on the device, arrays are filled.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Kernel:
 
     @property
     def constants(self) -> Mapping[str, float]:
-        """The values of override constants that were set."""
+        """The override constants that were set."""
         return MappingProxyType(self._constants)
 
     @property
@@ -84,13 +84,14 @@ class Kernel:
 
     @property
     def bindings(self) -> tuple[str, ...]:
-        """The names of the bindings, by their numbers."""
+        """The names of the bindings, in numerical order."""
         return tuple(binding.name for binding in self._shader.bindings)
 
     def dtype(self, binding: str) -> np.dtype[Any]:
-        """The numpy dtype of a binding's element; of a struct with its members at WGSL's offsets.
+        """Return the numpy dtype of a binding's element; for a struct with its members at WGSL's
+        offsets.
 
-        InputError for an unknown binding, and for a struct whose size is not fixed.
+        InputError for an unknown binding, and for a struct without a fixed size.
         """
         for each in self._shader.bindings:
             if each.name == binding:
@@ -104,8 +105,9 @@ class Kernel:
         """Run, or in a block of `device.record()` record; see `Kernel`.
 
         InputError for arguments that do not fit, LimitError for what the device cannot hold or
-        launch, ShaderError for a source that does not compile, WrongResultError where the outputs
-        are not the reference's, TierUnavailableError on a tier without shaders and no reference.
+        launch, ShaderError for a source that does not compile, WrongResultError if the outputs
+        differ from the reference's, TierUnavailableError on a tier without shaders and no
+        reference.
         """
         call = self._signature.bind(arguments, out, count, groups, named)
         recording = RECORDING.get()
@@ -129,9 +131,9 @@ class Kernel:
         return results[0] if len(results) == 1 else tuple(results) or None
 
     async def compile(self) -> None:
-        """Compile now, and not at the first call; on a tier without shaders nothing happens.
+        """Compile now instead of at the first call; does nothing on a tier without shaders.
 
-        ShaderError with line and column where the source does not compile.
+        ShaderError with line and column if the source does not compile.
         """
         await self._device.ready(self._shader.label)
         backend = self._device.pool.backend
@@ -148,11 +150,12 @@ class Kernel:
         groups: Any = None,
         **named: Any,
     ) -> Tuning:
-        """Take from now on the override constants that are fastest for such arguments here.
+        """Choose the override constants that are fastest for such arguments here, and use them from
+        now on.
 
-        Every combination of `over` computes the same numbers as the first, or is refused; what was
-        chosen is remembered for this adapter. Outputs are as they were before. On a tier without
-        shaders nothing is measured. Errors as a call's; the first refusal where none serves.
+        Every combination of `over` computes the same numbers as the first, or is rejected; the
+        choice is remembered for this adapter. Outputs are unchanged. On a tier without shaders
+        nothing is measured. Errors as a call's; the first rejection if none works.
         """
         listed = candidates(over, self._shader.label)
         for each in listed:
@@ -186,7 +189,7 @@ class Kernel:
     async def _measured(
         self, gpu: Gpu, listed: Sequence[Mapping[str, float]], call: Call, operands: Operands
     ) -> Tuning:
-        """Run and time each candidate; raises the first refusal where all are refused."""
+        """Run and time each candidate; raises the first rejection if all are rejected."""
         times: list[tuple[Mapping[str, float], float]] = []
         refused: list[tuple[Mapping[str, float], str]] = []
         errors: list[BasculeError] = []
@@ -218,7 +221,7 @@ class Kernel:
         return Tuning(fastest, times, refused)
 
     def close(self) -> None:
-        """Give the compiled shader back; a later call compiles again."""
+        """Free the compiled shader; a later call compiles again."""
         compiled, self._compiled = self._compiled, None
         if compiled is not None:
             self._device.pool.backend.turns.when_free(compiled.close)
@@ -237,7 +240,7 @@ class Kernel:
         await all_or_first_error([operand.fetch() for operand in operands.outputs])
 
     async def _record(self, recording: Recording, call: Call, operands: Operands) -> None:
-        """Put the call on a recording, which holds its operands from now on."""
+        """Add the call to a recording, which holds its operands from now on."""
         if any(operand.array is not None for operand in operands.outputs):
             operands.close()
             hint = "Give a buffer or a shape, and read it after tape.run()."
@@ -254,7 +257,7 @@ class Kernel:
         recording.add(step, operands, self)
 
     async def _launch(self, gpu: Gpu, call: Call, operands: Operands) -> Launch:
-        """The call as a dispatch, compiled and within the device's limits."""
+        """Return the call as a dispatch, compiled and within the device's limits."""
         return await self._launch_of(gpu, await self._ready(gpu), call, operands)
 
     async def _launch_of(
@@ -271,7 +274,7 @@ class Kernel:
         return Launch(compiled, tuple(storage), compiled.uniform_block(call.uniforms), groups)
 
     async def _ready(self, gpu: Gpu) -> CompiledShader:
-        """The compiled shader on that device."""
+        """Return the compiled shader on that device."""
         async with self._preparing.turn():
             if self._compiled is None or self._compiled.gpu is not gpu or self._compiled.closed:
                 compiled = await CompiledShader.make(gpu, self._shader, self._constants)
@@ -284,7 +287,8 @@ class Kernel:
     ) -> None:
         """Run twice, each time from the same outputs, and compare with the reference.
 
-        The second run binds what the first has bound: some drivers are right the first time only.
+        The second run has the same bindings as the first: some drivers are right only the first
+        time.
         """
         before = await outputs_of(operands)
         expected = await reference.outputs(call, operands.found)
@@ -296,7 +300,7 @@ class Kernel:
         self._proven = launch.shader
 
     async def _serve(self, call: Call, operands: Operands) -> None:
-        """Compute by the reference, on a tier without shaders."""
+        """Compute with the reference, on a tier without shaders."""
         tier = self._device.pool.backend.tier
         if self._reference is None:
             raise no_shaders(tier, self._shader.label)
@@ -306,7 +310,7 @@ class Kernel:
 
 
 def no_shaders(tier: str, label: str) -> TierUnavailableError:
-    """The error of a kernel without a reference, on a tier without shaders."""
+    """Return the error of a kernel without a reference, on a tier without shaders."""
     problem = f"it runs no shaders, and {label} has no reference"
     hint = "Give the kernel reference=, a numpy function that computes the same."
     return TierUnavailableError(tier, problem, hint=hint)

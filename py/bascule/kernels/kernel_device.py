@@ -1,7 +1,7 @@
-"""The device that kernels run on: as they use it, and one for kernels without a device."""
+"""The device that kernels run on: its interface, and one for kernels without a device."""
 
 # pyright: reportPrivateUsage=false
-# What a buffer belongs to is private to it.
+# A buffer's pool is private to it.
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Reopen = Callable[[Backend], Awaitable[Backend]]
 
 @runtime_checkable
 class KernelDevice(Protocol):
-    """A device as its kernels see it."""
+    """A device as its kernels use it."""
 
     @property
     def pool(self) -> BufferPool:
@@ -30,13 +30,13 @@ class KernelDevice(Protocol):
         ...
 
     async def ready(self, what: str) -> None:
-        """Open it again where it was lost; InputError, about `what`, where it was closed."""
+        """Reopen it if it was lost; InputError, naming `what`, if it was closed."""
         ...
 
 
 @runtime_checkable
 class SupportsKernels(Protocol):
-    """What kernels take as their device: a `Device`."""
+    """What kernels accept as their device: a `Device`."""
 
     @property
     def kernel_device(self) -> KernelDevice:
@@ -45,9 +45,9 @@ class SupportsKernels(Protocol):
 
 
 class PoolDevice:
-    """The `KernelDevice` of kernels whose buffers are of that pool.
+    """The `KernelDevice` of kernels whose buffers belong to that pool.
 
-    `reopen` gives another backend in the place of one that was lost.
+    `reopen` returns another backend in place of a lost one.
     """
 
     def __init__(self, pool: BufferPool, reopen: Reopen | None = None) -> None:
@@ -80,11 +80,11 @@ _opened: dict[tuple[str, ...], PoolDevice] = {}
 async def kernel_device_for(
     chosen: SupportsKernels | None, arguments: Iterable[Any], *, has_reference: bool
 ) -> KernelDevice:
-    """The chosen device, else that of a buffer among the arguments, else one that is opened once,
-    and again where it was lost.
+    """Return the chosen device, else that of a buffer among the arguments, else one that is opened
+    once, and reopened after a loss.
 
-    With a reference the wasm and cpu tiers do where there is no WebGPU. InputError for what is no
-    device, TierUnavailableError where no tier can be opened.
+    With a reference the wasm and cpu tiers suffice if there is no WebGPU. InputError for an invalid
+    device, TierUnavailableError if no tier can be opened.
     """
     if chosen is not None:
         if not isinstance(chosen, SupportsKernels):

@@ -1,4 +1,4 @@
-"""How many workgroups a call launches: by a count of invocations, or by numbers of groups."""
+"""How many workgroups a call launches: by a number of invocations, or of workgroups."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def groups_for(
     groups: Any,
     most: int,
 ) -> Groups:
-    """Workgroups of a call, at most `most` in each dimension.
+    """Return the workgroups of a call, at most `most` in each dimension.
 
-    `count` is divided by the workgroup's size, rounded up. A count of one dimension that is too
-    large is folded into y and z where the entry point asks for `num_workgroups`, by which it can
-    tell its place. InputError unless exactly one of them is there; LimitError past the limit.
+    `count` is divided by the workgroup size, rounded up. A one-dimensional count that is too large
+    is folded into y and z if the entry point reads `num_workgroups`, by which it can compute its
+    index. InputError unless exactly one of them is given; LimitError past the limit.
     """
     if (count is None) == (groups is None):
         result = "both" if groups is not None else "neither"
@@ -42,7 +42,7 @@ def groups_for(
 
 
 def folded(groups: int, most: int) -> Groups:
-    """At least so many workgroups, as even over the dimensions as need be."""
+    """Return at least that many workgroups, distributed over the dimensions."""
     if groups <= most:
         return groups, 1, 1
     rows = -(-groups // most)

@@ -1,4 +1,4 @@
-"""numpy's names of WGSL's types, as they lie in a buffer."""
+"""numpy's dtypes of WGSL's types, with their layout in a buffer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from bascule.kernels.wgsl_types import ArrayOf, Matrix, Scalar, StoredType, Stru
 
 
 def dtype_of(type: StoredType) -> np.dtype[Any]:
-    """The dtype of one element: of a struct with its members at WGSL's offsets.
+    """Return the dtype of one element: for a struct with its members at WGSL's offsets.
 
-    Of an array without a size it is that of its elements. A vector or matrix becomes a subarray;
-    columns of three numbers have a fourth one, which is padding.
+    For an array without a size it is that of its elements. A vector or matrix becomes a subarray;
+    columns of three numbers have a fourth, which is padding.
     """
     if isinstance(type, ArrayOf):
         element = _strided(dtype_of(type.element), type.stride)
@@ -43,7 +43,7 @@ def _number(scalar: Scalar) -> np.dtype[Any]:
 
 
 def _strided(dtype: np.dtype[Any], stride: int) -> np.dtype[Any]:
-    """The same with padding at its end, where elements are further apart than they are long."""
+    """Pad a dtype at its end, if the stride is larger than its size."""
     if dtype.itemsize == stride:
         return dtype
     fields = {"names": ["value"], "formats": [dtype], "offsets": [0], "itemsize": stride}

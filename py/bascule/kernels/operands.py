@@ -1,7 +1,7 @@
-"""The storage arguments of a call as memory on the device, and what comes back of them."""
+"""The storage arguments of a call as memory on the device, and their results."""
 
 # pyright: reportPrivateUsage=false
-# Kernels work on what buffers keep for themselves.
+# Kernels use the private parts of buffers.
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TAKES = "an array, a buffer of this device, or bytes"
 class Operand:
     """One storage argument: the first `nbytes` of `buffer` hold it on the device.
 
-    `shape` is its caller's, None for bytes. `array` is the caller's array that an output is copied
+    `shape` is the caller's, None for bytes. `array` is the caller's array that an output is copied
     into, `page` the page's typed array.
     """
 
@@ -41,7 +41,7 @@ class Operand:
 
     @property
     def result(self) -> Any:
-        """What the caller gets for an output."""
+        """Return the caller's result for an output."""
         if self.page is not None:
             return self.page
         return self.buffer if self.array is None else self.array
@@ -64,13 +64,13 @@ class Operand:
 
 @dataclass(slots=True)
 class Operands:
-    """All of a call. Close them when its work is queued."""
+    """All operands of a call. Close them when its work is queued."""
 
     found: dict[str, Operand] = field(default_factory=dict[str, Operand])
 
     @property
     def outputs(self) -> list[Operand]:
-        """Those that the kernel writes."""
+        """The operands that the kernel writes."""
         return [operand for operand in self.found.values() if operand.binding.access == "write"]
 
     def close(self) -> None:
@@ -82,8 +82,8 @@ class Operands:
 def operands_of(
     bindings: list[Binding], values: Mapping[str, Any], pool: BufferPool, label: str
 ) -> Operands:
-    """Put the arguments on the device; InputError for one that its binding cannot hold, and where
-    an output shares its memory with another argument. LimitError for one that is too large.
+    """Upload the arguments; InputError for one that its binding cannot hold, and if an output
+    shares its memory with another argument. LimitError for one that is too large.
     """
     result = Operands()
     try:
@@ -163,7 +163,7 @@ def _shape_of(value: Any) -> tuple[int, ...] | None:
 
 
 def _array(binding: Binding, value: Any, where: str) -> Array:
-    """An array of the binding's own type; bytes are passed as they are."""
+    """Return an array of the binding's type; bytes are passed unchanged."""
     scalar = scalar_of(binding.type)
     if isinstance(value, bytes | bytearray) or _is_bytes(value):
         return np.frombuffer(value, np.uint8)
@@ -190,7 +190,7 @@ def _is_bytes(value: Any) -> bool:
 
 
 def _converted(value: Any, scalar: Scalar, where: str) -> Array:
-    """Plain numbers as an array of that type, unless one does not fit it."""
+    """Return plain numbers as an array of that type, unless one does not fit it."""
     try:
         wide = np.asarray(value)
         if scalar.name in ("u32", "i32") and wide.dtype.kind not in "iu":
@@ -226,7 +226,7 @@ def _wanted(binding: Binding) -> str:
 
 
 def _refuse_aliases(operands: Mapping[str, Operand], label: str) -> None:
-    """InputError where an output shares memory with another argument: WebGPU forbids it."""
+    """InputError if an output shares memory with another argument: WebGPU forbids it."""
     for name, operand in operands.items():
         for other, another in operands.items():
             if operand.binding.access != "write" or name == other:

@@ -9,7 +9,7 @@ from bascule.base.arrays import Array
 
 
 def page_array(value: Any) -> memoryview | None:
-    """The numbers of a typed array of the page, copied; None for anything else."""
+    """Return a copy of the numbers of a page's typed array; None for anything else."""
     if sys.platform != "emscripten":
         return None
     from bascule.kernels.page_arrays_browser import copied

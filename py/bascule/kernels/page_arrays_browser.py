@@ -8,7 +8,7 @@ from pyodide.ffi import JsBuffer
 
 
 def copied(value: Any) -> memoryview | None:
-    """The numbers of a typed array, a copy of Python's own; None for anything else."""
+    """Return a copy of the numbers of a typed array; None for anything else."""
     if not isinstance(value, JsBuffer):
         return None
     return value.to_memoryview()

@@ -1,4 +1,4 @@
-"""Record calls of kernels once, and run them all at once as often as wanted."""
+"""Record calls of kernels once, and run them together as often as wanted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Step = Callable[[], Awaitable[None]]
 
 
 class Recording:
-    """Calls of kernels, recorded: `with device.record() as tape:`, then `await tape.run()`.
+    """Recorded calls of kernels: `with device.record() as tape:`, then `await tape.run()`.
 
     Calls that are awaited in the block check and compile, and run with each `tape.run()`, in order.
     Their outputs are buffers; arrays among their inputs are copied to the device once.
@@ -36,7 +36,7 @@ class Recording:
         self._closed = False
 
     def __len__(self) -> int:
-        """How many calls it holds."""
+        """The number of calls."""
         return len(self._launches) + len(self._steps)
 
     def __enter__(self) -> Self:
@@ -52,13 +52,13 @@ class Recording:
 
     @property
     def pool(self) -> BufferPool:
-        """The memory that its calls work on."""
+        """The memory that its calls use."""
         if not len(self):  # the device may have been opened again
             self._pool = self._device.pool
         return self._pool
 
     def add(self, call: Launch | Step, operands: Closable, kernel: object) -> None:
-        """Take a call of a kernel, and what it works on."""
+        """Add a call of a kernel, and its operands."""
         if isinstance(call, Launch):
             self._launches.append(call)
         else:
@@ -67,10 +67,10 @@ class Recording:
         self._kernels.append(kernel)
 
     async def run(self, times: int = 1) -> None:
-        """Queue all calls in one submission, `times` times over; reading a buffer waits for them.
+        """Queue all calls in one submission, `times` times; reading a buffer waits for them.
 
-        InputError in the block that records, after `close`, and where the device was closed;
-        DeviceLostError where it was lost: record again.
+        InputError in the block that records, after `close`, and if the device was closed;
+        DeviceLostError if it was lost: record again.
         """
         times = whole_number("tape.run, times", times, 1, _MOST_TIMES)
         if self._closed or self._token is not None:
@@ -104,5 +104,5 @@ class Recording:
 
 _AGAIN = "Record with `with device.record() as tape:`, then `await tape.run()`."
 
-# The recording whose block is being run.
+# The recording whose block is running.
 RECORDING: ContextVar[Recording | None] = ContextVar("RECORDING", default=None)

@@ -1,7 +1,7 @@
 """Reduction kernels: an element mapped, combined over axes, and finished."""
 
 # pyright: reportPrivateUsage=false
-# Kernels work on what buffers keep for themselves.
+# Kernels use the private parts of buffers.
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def reduce(
     """Make a reduction: `reduce("x: f32 -> y: f32", "x * x", "a + b", "0.0", "sqrt(a)")`.
 
     All are WGSL expressions of the output's type: `map` of an element, `combine` of two results `a`
-    and `b` in any order, `identity` what changes nothing, `finish` of the last result `a` and the
-    number of elements `n: u32`. Types, device and reference are as of `elementwise`; a reference is
-    called with the inputs, `axis` and `keepdims`. InputError or ShaderError for bad text.
+    and `b` in any order, `identity` its neutral element, `finish` of the last result `a` and the
+    number of elements `n: u32`. Types, device and reference as in `elementwise`; a reference is
+    called with the inputs, `axis` and `keepdims`. InputError or ShaderError for invalid text.
     """
     return ReductionKernel(signature, (map, combine, identity, finish), name, reference, device)
 
@@ -62,8 +62,8 @@ def reduce(
 class ReductionKernel:
     """`await kernel(x, axis=1)`; see `reduce`.
 
-    `axis` is an axis, several, or None for all; with `keepdims` they stay with one element. The
-    result is a `DeviceBuffer`, of shape (1,) where all axes go, or `out`.
+    `axis` is an axis, several, or None for all; with `keepdims` they stay with size 1. The result
+    is a `DeviceBuffer`, of shape (1,) if all axes are reduced, or `out`.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class ReductionKernel:
         out: Any = None,
         **named: Any,
     ) -> Any:
-        """Run; InputError for arguments and axes that do not fit, errors else as `Kernel`."""
+        """Run; InputError for arguments and axes that do not fit, other errors as `Kernel`."""
         await need_numpy(self._label, "Load numpy into this Pyodide first.")
         inputs = bound_inputs(self._label, [n for n, _ in self._names.inputs], arguments, named)
         has_reference = self._reference is not None
@@ -130,7 +130,7 @@ class ReductionKernel:
         return result
 
     def _plan(self, inputs: Mapping[str, Any], axis: Any, keepdims: bool, out: Any) -> _Plan:
-        """What a call computes; InputError for what does not fit."""
+        """Return what a call computes; InputError for what does not fit."""
         arrays = {name: as_operand(value) for name, value in inputs.items()}
         types = self._names.resolved(self._label, dtypes_of(inputs))
         shapes = [shape_of(array) for array in arrays.values()]
@@ -160,7 +160,7 @@ class ReductionKernel:
         )
 
     def _kernels_on(self, device: KernelDevice, plan: _Plan) -> tuple[Kernel, Kernel]:
-        """Both steps, for these types."""
+        """Return both steps, for these types."""
         key = id(device), tuple(plan.types.items())
         if key not in self._kernels:
             text, sections = _source(self._names, plan.types, self._expressions, self._label)
@@ -175,7 +175,7 @@ class ReductionKernel:
         return self._kernels[key]
 
     async def _serve(self, device: KernelDevice, plan: _Plan) -> Any:
-        """Compute by the reference, on a tier without shaders."""
+        """Compute with the reference, on a tier without shaders."""
         if self._reference is None:
             raise no_shaders(device.pool.backend.tier, self._label)
         await device.ready(self._label)
@@ -199,13 +199,13 @@ class ReductionKernel:
         return out
 
     async def _prove(self, plan: _Plan, result: Any) -> None:
-        """WrongResultError where a first result is not the reference's."""
+        """WrongResultError if a first result differs from the reference's."""
         computed = await result.numpy() if isinstance(result, DeviceBuffer) else np.asarray(result)
         expected = np.asarray(await self._expected(plan)).astype(computed.dtype)
         check_equal(self._label, {"result": expected}, {"result": computed})
 
     async def _expected(self, plan: _Plan) -> Any:
-        """What the reference gives."""
+        """Return the reference's result."""
         values = {
             name: await each.numpy() if isinstance(each, DeviceBuffer) else np.asarray(each)
             for name, each in plan.operands.items()
@@ -225,7 +225,7 @@ class _Plan:
 
 
 def _axes(axis: Any, rank: int, label: str) -> frozenset[int]:
-    """The axes that go; InputError for one that is not there, or there twice."""
+    """Return the reduced axes; InputError for one that does not exist, or is repeated."""
     axes: list[Any] = list(axis) if isinstance(axis, tuple | list) else [axis]
     if axis is None:
         return frozenset(range(rank))
@@ -238,7 +238,7 @@ def _axes(axis: Any, rank: int, label: str) -> frozenset[int]:
 def _source(
     names: TypedNames, types: Mapping[str, str], expressions: Sequence[str], label: str
 ) -> tuple[str, list[tuple[int, str]]]:
-    """The kernel, and on which line of it each expression begins."""
+    """Return the kernel, and the line on which each expression starts."""
     ((output, _),) = names.outputs
     inputs = [name for name, _ in names.inputs]
     enable = "enable f16; " if "f16" in types.values() else ""

@@ -1,7 +1,7 @@
 """A kernel's meaning in numpy: it serves tiers without shaders, and proves the others."""
 
 # pyright: reportPrivateUsage=false
-# Kernels work on what buffers keep for themselves.
+# Kernels use the private parts of buffers.
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from bascule.kernels.numpy_types import dtype_of
 from bascule.kernels.operands import Operand, Operands
 from bascule.kernels.wgsl_types import ArrayOf, StoredType, Struct, scalar_of
 
-# Of floats, in units of the expected numbers' root mean square: float16 is off by 6e-4.
+# Of floats, relative to the RMS of the expected numbers: float16 is off by 6e-4.
 TOLERANCE = 2e-3
 
 
 class Reference:
     """A numpy function that computes what a kernel does.
 
-    It is called with the bindings and scalars that its parameters name (all of them where it takes
-    `**kwargs`), as arrays and numbers, and gives the outputs in the order of their bindings: an
+    It is called with the bindings and scalars that its parameters name (all of them if it takes
+    `**kwargs`), as arrays and numbers, and returns the outputs in the order of their bindings: an
     array, or a tuple of several.
     """
 
@@ -36,7 +36,7 @@ class Reference:
         self._names = _parameters(function)
 
     async def outputs(self, call: Call, operands: Mapping[str, Operand]) -> dict[str, Array]:
-        """The arrays that the outputs should hold, of their own dtypes."""
+        """Return the arrays that the outputs should hold, of their own dtypes."""
         known: dict[str, Any] = {**call.scalars, "count": call.count, "groups": call.groups}
         for name, operand in operands.items():
             if self._names is None or name in self._names:
@@ -53,7 +53,7 @@ class Reference:
         }
 
     async def serve(self, call: Call, operands: Mapping[str, Operand]) -> None:
-        """Compute the outputs where they lie."""
+        """Compute the outputs and write them to their buffers."""
         for name, array in (await self.outputs(call, operands)).items():
             operands[name].buffer._write(array)
 
@@ -68,7 +68,7 @@ class Reference:
 
 
 async def values_of(operand: Operand) -> Array:
-    """What an operand holds, in the shape that its caller sees."""
+    """Return what an operand holds, in the caller's shape."""
     dtype, n = _element(operand)
     result = np.empty(-(-n * dtype.itemsize // 4) * 4, np.uint8)
     await operand.buffer._read(result[: n * dtype.itemsize])
@@ -78,18 +78,18 @@ async def values_of(operand: Operand) -> Array:
 
 
 async def outputs_of(operands: Operands) -> dict[str, Array]:
-    """What the outputs of a call hold, by binding."""
+    """Return what the outputs of a call hold, by binding."""
     return {operand.binding.name: await values_of(operand) for operand in operands.outputs}
 
 
 def restore_outputs(operands: Operands, values: Mapping[str, Array]) -> None:
-    """Put values back into the outputs of a call."""
+    """Write values back to the outputs of a call."""
     for operand in operands.outputs:
         operand.buffer._write(values[operand.binding.name])
 
 
 def check_equal(label: str, expected: Mapping[str, Array], results: Mapping[str, Array]) -> None:
-    """WrongResultError where numbers differ: integers at all, floats by more than allowed."""
+    """WrongResultError if integers differ, or floats by more than the tolerance."""
     for name, right in expected.items():
         worst = _deviation(results[name], right)
         if worst > TOLERANCE:
@@ -116,7 +116,7 @@ def _deviation(result: Array, right: Array) -> float:
 
 
 def _element(operand: Operand) -> tuple[np.dtype[Any], int]:
-    """The dtype of an operand's memory, and how many there are."""
+    """Return the dtype of an operand's memory, and the number of elements."""
     if operand.array is not None and operand.array.dtype != np.uint8:
         return operand.array.dtype, operand.array.size
     type: StoredType = operand.binding.type
@@ -131,7 +131,7 @@ def _scalar_dtype(type: StoredType) -> np.dtype[Any]:
 
 
 def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
-    """The names that it takes; None where it takes any."""
+    """Return the names of its parameters; None if it takes any."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a function without a signature

@@ -1,7 +1,7 @@
-"""Canvases of a page: what shows a picture on them."""
+"""Show pictures on canvases of a page."""
 
 # pyright: reportPrivateUsage=false
-# It shows what buffers keep for themselves.
+# It uses the private parts of buffers.
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bascule.kernels.buffer import DeviceBuffer
 
 
 class Screen(Protocol):
-    """One way to show words on a canvas."""
+    """A way to show words on a canvas."""
 
     way: str
 
@@ -30,7 +30,7 @@ class Screen(Protocol):
 
 
 class _Copied:
-    """A `Screen` that copies them within the device."""
+    """A `Screen` that copies them on the device."""
 
     way = "copy"
 
@@ -44,7 +44,7 @@ class _Copied:
 
 
 class _Drawn:
-    """A `Screen` that reads them and draws them by a 2D context."""
+    """A `Screen` that reads them and draws them with a 2D context."""
 
     way = "pixels"
 
@@ -63,7 +63,7 @@ class _Drawn:
 
 
 async def screen_on(target: Any, backend: Backend, width: int, height: int, pitch: int) -> Screen:
-    """The most direct way to show words of that backend on a canvas.
+    """Return the most direct way to show words of that backend on a canvas.
 
     Chromium takes all devices away from a page that shows a canvas of a SwiftShader device.
     """
@@ -74,5 +74,5 @@ async def screen_on(target: Any, backend: Backend, width: int, height: int, pitc
 
 
 async def next_frame() -> None:
-    """Wait until the browser draws its next picture."""
+    """Wait until the browser draws its next frame."""
     await (await bridge_module("bridge/screen.js")).nextFrame()

@@ -1,4 +1,4 @@
-"""Shader: a user's WGSL source and what it declares of one entry point."""
+"""Shader: a user's WGSL source and the declarations of one entry point."""
 
 from __future__ import annotations
 
@@ -47,13 +47,12 @@ class Binding:
 
 
 class Shader:
-    """A source, read for one entry point. What it says of errors counts in the source's own lines.
+    """A source, read for one entry point. Its errors have the source's own lines.
 
-    `label` names the source in errors and ends in ".wgsl". Of a text that Bascule has composed
-    `sections` are the first lines of the user's parts, each with a label.
-
-    Raises ShaderError for a source that cannot be read, or that binds what is no buffer; InputError
-    for an entry point that it does not have.
+    `label` names the source in errors and ends in ".wgsl". For a text that Bascule has composed
+    `sections` are the first lines of the user's parts, each with a label. Raises ShaderError for a
+    source that cannot be parsed, or that binds something other than buffers; InputError for an
+    entry point that it does not have.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Shader:
         self.bindings = self._bindings()
 
     def placed(self, error: ShaderError) -> ShaderError:
-        """A compiler's error in the lines of the user's own part."""
+        """Return a compiler's error with the lines of the user's own part."""
         began = [section for section in self.sections if section[0] <= error.line]
         if not began:
             return error
@@ -100,8 +99,8 @@ class Shader:
         return any(token.text == "num_workgroups" for tokens in held for token in tokens)
 
     def workgroup_size(self, constants: Mapping[str, float]) -> Groups | None:
-        """Invocations of a workgroup by dimension; None where the source computes them otherwise
-        than by whole numbers, constants and overrides.
+        """Return the workgroup size by dimension; None if the source computes it otherwise than
+        from integers, constants and overrides.
         """
         attribute = next(a for a in self._function.attributes if a.name == "workgroup_size")
         sizes = [
@@ -114,8 +113,8 @@ class Shader:
         return x, y, z
 
     def pipeline_constants(self, constants: Mapping[str, Any]) -> dict[str, float]:
-        """Override constants as `Gpu.pipeline` takes them; InputError for a name that the source
-        does not declare, a value that its type does not hold, and one that is missing.
+        """Return override constants as `Gpu.pipeline` takes them; InputError for an undeclared
+        name, a value that its type cannot hold, and a missing one.
         """
         declared = self._module.overrides
         results: dict[str, float] = {}
@@ -138,7 +137,7 @@ class Shader:
         return tuple(self._module.overrides)
 
     def _number(self, name: str, constants: Mapping[str, float]) -> int | None:
-        """A constant's or an override's integer."""
+        """Return the integer value of a constant or an override."""
         if name in constants:
             value = constants[name]
             return int(value) if float(value).is_integer() else None
@@ -166,7 +165,7 @@ class Shader:
         return tuple(result[index] for index in sorted(result))
 
     def _index_of(self, variable: Variable, numbers: Mapping[str, int | None]) -> int:
-        """The number of its binding; ShaderError for what Bascule cannot bind."""
+        """Return the number of its binding; ShaderError for what Bascule cannot bind."""
         problem = ""
         group, index = numbers.get("group"), numbers.get("binding")
         if (variable.space, variable.access) not in _ACCESS:
@@ -203,7 +202,7 @@ def _entry_of(module: Module, entry: str) -> Function:
 
 
 def _names_used(module: Module, function: Function) -> frozenset[str]:
-    """The names that an entry point's text holds, and that of what it names, and so on."""
+    """Return the names that an entry point uses, directly or through others."""
     seen: set[str] = set()
     waiting = {
         *function.names,
@@ -240,7 +239,7 @@ def _by_commas(tokens: Sequence[Token]) -> list[list[Token]]:
 
 
 def _number_of(value: Any, type: str, where: str) -> float:
-    """An override's value as WebGPU takes it; InputError for one that its type does not hold."""
+    """Return an override's value for WebGPU; InputError if its type cannot hold it."""
     wanted = {"bool": "True or False", "u32": "a whole number of 32 bits, not negative"}
     expected = wanted.get(type, "a whole number of 32 bits" if type == "i32" else "a number")
     try:

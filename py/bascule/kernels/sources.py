@@ -1,4 +1,4 @@
-"""WGSL source as a user gives it: text, or a file of it."""
+"""A user's WGSL source: text, or a file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bascule.kernels.wgsl_tokens import MOST_CHARACTERS
 
 
 def source_of(wgsl: str | PathLike[str], name: str) -> tuple[str, str]:
-    """The text, and the label that names it in errors.
+    """Return the text, and the label that names it in errors.
 
-    SourceError for a file that cannot be read, InputError for what is neither text nor a path.
+    SourceError for a file that cannot be read, InputError for neither text nor a path.
     """
     if isinstance(wgsl, str):
         return wgsl, label_of(name)
@@ -32,6 +32,6 @@ def source_of(wgsl: str | PathLike[str], name: str) -> tuple[str, str]:
 
 
 def label_of(name: str) -> str:
-    """A name as labels are: the page's driver finds the shader of an error by it."""
+    """Return a label from a name: the page's driver finds the shader of an error by it."""
     stem = name.removesuffix(".wgsl")
     return f"{re.sub(r'[^A-Za-z0-9_/-]+', '_', stem) or 'kernel'}.wgsl"

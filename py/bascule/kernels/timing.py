@@ -1,4 +1,4 @@
-"""How long a launch takes: for choosing between variants on one machine, never for a test."""
+"""Time a launch: to choose between variants on one machine, never in a test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_RUNS = 1024
 
 
 async def timed(launch: Launch) -> float:
-    """Milliseconds of one launch: the best of three, of as many runs at once as take 5 ms."""
+    """Return milliseconds of one launch: the best of three, of as many runs as take 5 ms."""
     gpu = launch.shader.gpu
     recorded = RecordedLaunches(gpu, [launch])
     try:

@@ -1,4 +1,4 @@
-"""Choose a kernel's override constants by measuring them, once for a machine."""
+"""Choose a kernel's override constants by measuring, once per machine."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Constants = dict[str, float]
 class Tuning:
     """The result of tuning a kernel.
 
-    `constants` are those that it takes from now on, `times_ms` what each candidate took, `refused`
-    why some could not run. `remembered`: an earlier run has measured them.
+    `constants` are used from now on, `times_ms` are the times of the candidates, `refused` why some
+    could not run. `remembered`: an earlier run has measured them.
     """
 
     constants: Mapping[str, float]
@@ -35,7 +35,7 @@ class Tuning:
 
 
 def candidates(over: Mapping[str, Sequence[float]], label: str) -> list[Constants]:
-    """Every combination of the values; InputError for none, and for more than 64."""
+    """Return every combination of the values; InputError for none, and for more than 64."""
     where = f"{label}, over"
     if not isinstance(over, Mapping) or not over:
         raise InputError(where, 'constants with values, {"WORKGROUP": [32, 64]}', described(over))
@@ -49,7 +49,7 @@ def candidates(over: Mapping[str, Sequence[float]], label: str) -> list[Constant
 
 
 def tuning_key(wgsl: str, entry: str, candidates: Sequence[Constants], sizes: object) -> str:
-    """Names what was measured: the source, the candidates, and the sizes of the arguments."""
+    """Return a key of what was measured: source, candidates, and sizes of the arguments."""
     identity = json.dumps([wgsl, entry, candidates, sizes], default=str)
     return hashlib.sha256(identity.encode()).hexdigest()[:24]
 
@@ -57,7 +57,7 @@ def tuning_key(wgsl: str, entry: str, candidates: Sequence[Constants], sizes: ob
 async def recalled(
     choices: Choices, adapter: AdapterInfo, key: str, among: Sequence[Constants]
 ) -> Constants | None:
-    """What an earlier run has chosen, where that is still one of the candidates."""
+    """Return the choice of an earlier run, if it is still a candidate."""
     entry = await choices.remembered.get(_place(adapter)) or {}
     result: Any = entry.get(key)
     if not isinstance(result, dict):
@@ -66,7 +66,7 @@ async def recalled(
 
 
 async def remember(choices: Choices, adapter: AdapterInfo, key: str, chosen: Constants) -> None:
-    """Keep a choice for the next run; of very many the oldest are dropped."""
+    """Store a choice for the next run; old ones are dropped if there are very many."""
     entry = await choices.remembered.get(_place(adapter)) or {}
     known = {name: value for name, value in entry.items() if name != key}
     while len(known) >= _MOST_KEPT:

@@ -27,9 +27,9 @@ class TypedNames:
     outputs: tuple[tuple[str, str], ...]
 
     def resolved(self, where: str, dtypes: Mapping[str, np.dtype[Any]]) -> dict[str, str]:
-        """The type of each name, for arguments of these dtypes; numbers have none.
+        """Return the type of each name, for arguments of these dtypes; numbers have none.
 
-        InputError where a letter names two types, or an unknown one.
+        InputError if a letter stands for two types, or an unknown one.
         """
         letters: dict[str, str] = {}
         names = {NUMPY[type]: type for type in _TYPES}
@@ -52,7 +52,7 @@ class TypedNames:
 
 
 def typed_names(text: str, what: str) -> TypedNames:
-    """Read a signature; InputError, about `what`, for one that is none."""
+    """Parse a signature; InputError, naming `what`, for an invalid one."""
     sides = text.split("->") if isinstance(text, str) else []
     if len(sides) != 2:
         raise InputError(f"{what}, signature", '"x: f32, y: f32 -> z: f32"', repr(text)[:80])
@@ -68,9 +68,9 @@ def typed_names(text: str, what: str) -> TypedNames:
 
 
 def checked_statements(wgsl: str, label: str, what: str) -> str:
-    """Statements or an expression that stay in the function they are put into.
+    """Return statements or an expression that cannot leave the function they are put into.
 
-    ShaderError for brackets that do not close, InputError for what is no text.
+    ShaderError for unbalanced brackets, InputError for anything but text.
     """
     if not isinstance(wgsl, str) or not wgsl.strip():
         raise InputError(f"{label}, {what}", "WGSL statements as a string", repr(wgsl)[:80])

@@ -20,11 +20,10 @@ _MEANING = {
 
 
 def packed(type: StoredType, value: Any, where: str) -> bytes:
-    """The bytes of a value of that type; InputError, about `where`, for one that does not fit.
+    """Return the bytes of a value of that type; InputError, naming `where`, if it does not fit.
 
     A vector takes a sequence, a matrix a sequence of columns, an array a sequence of its elements,
-    a struct a mapping by member. Members whose names begin with "_" are padding and may be left
-    out.
+    a struct a mapping by member. Members whose names start with "_" are padding and optional.
     """
     memory = bytearray(rounded(type.nbytes, 4))
     _put(memory, 0, type, value, where)
@@ -90,7 +89,7 @@ def _put_number(memory: bytearray, at: int, type: Scalar, value: Any, where: str
 
 
 def _items(value: Any, count: int, expected: str, where: str) -> Sequence[Any]:
-    """The items of a sequence of exactly that length."""
+    """Return the items of a sequence of exactly that length."""
     listed = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(listed, str | bytes) or not isinstance(listed, Sequence):
         raise InputError(where, expected, _kind(value))

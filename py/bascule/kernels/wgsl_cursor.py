@@ -1,4 +1,4 @@
-"""A place in a list of WGSL tokens, and the errors that name it."""
+"""A position in a list of WGSL tokens, and errors that name it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 def fault(label: str, token: Token, problem: str) -> ShaderError:
-    """An error at that token."""
+    """Return an error at that token."""
     return ShaderError(label, [(token.line, problem)], column=token.column)
 
 
@@ -25,7 +25,7 @@ class Cursor:
 
     @property
     def token(self) -> Token:
-        """The token here."""
+        """The current token."""
         return self._tokens[min(self.at, len(self._tokens) - 1)]
 
     @property
@@ -34,13 +34,13 @@ class Cursor:
         return self.token.kind == "end"
 
     def next(self) -> Token:
-        """The token here; the cursor goes to the one after it."""
+        """Return the current token and advance."""
         token = self.token
         self.at += not self.ended
         return token
 
     def take(self, text: str) -> bool:
-        """Pass that text if it is here."""
+        """Skip that text if it is here."""
         result = self.token.text == text and not self.ended
         self.at += result
         return result
@@ -52,7 +52,7 @@ class Cursor:
         return self.next()
 
     def name(self, what: str) -> str:
-        """Take a name; ShaderError, about `what`, for anything else."""
+        """Take a name; ShaderError, naming `what`, for anything else."""
         if self.token.kind != "name":
             raise fault(
                 self.label, self.token, f"expected the name of {what}, found {self._shown()}"
@@ -60,7 +60,7 @@ class Cursor:
         return self.next().text
 
     def balanced(self) -> list[Token]:
-        """Pass the bracket here and all up to the one that closes it; the tokens between them."""
+        """Skip a bracket up to the one that closes it; return the tokens between them."""
         opening, waiting, start = self.next(), list[str](), self.at
         waiting.append(_CLOSING[opening.text])
         while waiting:
@@ -74,7 +74,7 @@ class Cursor:
         return list(self._tokens[start : self.at - 1])
 
     def until(self, *stops: str) -> list[Token]:
-        """The tokens up to one of `stops` outside of brackets; that one is not passed."""
+        """Take the tokens up to one of `stops` outside brackets, which is not taken."""
         results: list[Token] = []
         while not self.ended and self.token.text not in stops:
             if self.token.text in _CLOSING:
@@ -86,7 +86,7 @@ class Cursor:
         return results
 
     def passed(self, start: int) -> tuple[Token, ...]:
-        """The tokens from index `start` up to here."""
+        """Return the tokens from index `start` up to here."""
         return tuple(self._tokens[start : self.at])
 
     def _shown(self) -> str:

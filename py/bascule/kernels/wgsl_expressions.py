@@ -1,4 +1,4 @@
-"""Whole numbers that WGSL source computes when it compiles: array and workgroup sizes."""
+"""Constant integers in WGSL source: array and workgroup sizes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from bascule.kernels.wgsl_tokens import Token
 
-# The value of a name; None where it is unknown.
+# The value of a name; None if it is unknown.
 Lookup = Callable[[str], int | None]
 
 _LEVELS: tuple[tuple[str, ...], ...] = (("|",), ("^",), ("&",), ("<<", ">>"), ("+", "-"))
@@ -16,11 +16,11 @@ _DEEPEST = 50
 
 
 class _UnknownError(Exception):
-    """The expression holds something that is not computed here."""
+    """The expression contains something that is not computed here."""
 
 
 def whole_number(tokens: Sequence[Token], lookup: Lookup) -> int | None:
-    """The value of a constant expression; None where it is no integer that is known here."""
+    """Return the value of a constant expression; None if it is not a known integer."""
     try:
         reader = _Reader(tokens, lookup)
         result = reader.level(0, 0)
@@ -36,7 +36,7 @@ class _Reader:
         self.at = 0
 
     def level(self, n: int, depth: int) -> int:
-        """Operators of one precedence, the loosest first."""
+        """Evaluate operators of one precedence, the loosest first."""
         if depth > _DEEPEST:
             raise _UnknownError
         if n == len(_LEVELS):

@@ -1,4 +1,4 @@
-"""Turn the types that a WGSL source writes into types with sizes and offsets."""
+"""Convert the types in WGSL source to types with sizes and offsets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Layout:
         self._structs: dict[str, Struct] = {}
 
     def type_of(self, tokens: Sequence[Token], at: Token, depth: int = 0) -> StoredType:
-        """The type that the tokens write; ShaderError, at `at`, for one that no buffer holds."""
+        """Return the type of the tokens; ShaderError, at `at`, for one that no buffer can hold."""
         if not tokens:
             raise self._fault(at, "its type is missing")
         if depth > _DEEPEST:
@@ -117,7 +117,7 @@ def _is_unsized(type: StoredType) -> bool:
 
 
 def _arguments(tokens: Sequence[Token]) -> list[list[Token]]:
-    """The template arguments of a type, split at commas."""
+    """Return the template arguments of a type, split at commas."""
     if len(tokens) < 3 or tokens[1].text != "<":
         return []
     results: list[list[Token]] = [[]]
@@ -132,7 +132,7 @@ def _arguments(tokens: Sequence[Token]) -> list[list[Token]]:
 
 
 def parameter_types(cursor: Cursor) -> list[str]:
-    """The names of the types of a function's parameters."""
+    """Return the names of the types of a function's parameters."""
     results: list[str] = []
     while not cursor.ended:
         if cursor.take(":"):

@@ -1,7 +1,7 @@
 """Read the declarations of a WGSL source: structs, constants, overrides, bindings, functions.
 
-Function bodies are not parsed; only the names in them are noted. The compiler is the
-judge of a source: what a reader does not need it passes over.
+Function bodies are not parsed; only the names in them are recorded. The compiler checks the source:
+the reader skips what it does not need.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A `var` of the module; `space` and `access` are empty where the source has none."""
+    """A `var` of the module; `space` and `access` are empty if the source has none."""
 
     name: str
     space: str
@@ -38,7 +38,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """An `override`; `id` is the number of its @id, `type` empty where the source leaves it out."""
+    """An `override`; `id` is the number of its @id, `type` empty if the source leaves it out."""
 
     name: str
     type: str
@@ -48,7 +48,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function: its attributes, parameters, and the names that its text holds."""
+    """A function: its attributes, parameters, and the names in its text."""
 
     name: str
     attributes: tuple[Attribute, ...]
@@ -67,7 +67,7 @@ class StructText:
 
 @dataclass(slots=True)
 class Module:
-    """What a source declares, by name."""
+    """The declarations of a source, by name."""
 
     label: str
     structs: dict[str, StructText] = field(default_factory=dict[str, StructText])
@@ -78,7 +78,7 @@ class Module:
     functions: dict[str, Function] = field(default_factory=dict[str, Function])
 
     def constant(self, name: str, depth: int = 0) -> int | None:
-        """The value of a `const`, if it is an integer."""
+        """Return the value of a `const`, if it is an integer."""
         tokens = self.constants.get(name)
         if tokens is None or depth > _DEEPEST:
             return None
@@ -86,7 +86,7 @@ class Module:
 
 
 def read_module(wgsl: str, label: str) -> Module:
-    """Read a source; ShaderError, with its place, for one whose declarations cannot be read."""
+    """Read a source; ShaderError, with its position, if its declarations cannot be parsed."""
     cursor, module = Cursor(tokens_of(wgsl, label), label), Module(label)
     while not cursor.ended:
         _read_declaration(cursor, module)

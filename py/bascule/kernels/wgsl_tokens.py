@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bascule.errors import ShaderError
 
-# Far more than any shader; compilers take far longer over it than a reader does.
+# Far more than any shader; compilers take far longer over it than this reader.
 MOST_CHARACTERS = 1 << 20
 
 _TOKEN = re.compile(
@@ -35,9 +35,9 @@ class Token:
 
 
 def tokens_of(wgsl: str, label: str) -> list[Token]:
-    """The tokens of a source, without comments; the last one has the kind "end".
+    """Return the tokens of a source, without comments; the last one has the kind "end".
 
-    ShaderError for a comment that does not end and for a source of more than 1 MiB.
+    ShaderError for an unterminated comment and for a source of more than 1 MiB.
     """
     if len(wgsl) > MOST_CHARACTERS:
         problem = f"the source has {len(wgsl):,} characters, and {MOST_CHARACTERS:,} are the most"
@@ -62,7 +62,7 @@ def tokens_of(wgsl: str, label: str) -> list[Token]:
 def _after_block(
     wgsl: str, at: int, place: tuple[int, int, int], label: str
 ) -> tuple[int, int, int]:
-    """Where a comment ends that may hold other ones: index, line, and the line's first index."""
+    """Return where a nested comment ends: index, line, and the line's first index."""
     began, column, start = place
     line, depth = began, 1
     while depth:

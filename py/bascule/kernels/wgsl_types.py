@@ -1,4 +1,4 @@
-"""The types of WGSL that a buffer can hold, and how they lie in memory.
+"""The types of WGSL that a buffer can hold, and their memory layout.
 
 Sizes, alignments and strides follow https://www.w3.org/TR/WGSL/#alignment-and-size.
 """
@@ -26,7 +26,7 @@ class Scalar:
 
     @property
     def align(self) -> int:
-        """What its offset is a multiple of."""
+        """Its alignment."""
         return self.nbytes
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ class Vector:
 
     @property
     def align(self) -> int:
-        """What its offset is a multiple of."""
+        """Its alignment."""
         return (2 if self.n == 2 else 4) * self.scalar.nbytes
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class Vector:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """So many columns, each a vector of `rows` numbers."""
+    """Columns, each a vector of `rows` numbers."""
 
     columns: int
     rows: int
@@ -74,7 +74,7 @@ class Matrix:
 
     @property
     def align(self) -> int:
-        """What its offset is a multiple of."""
+        """Its alignment."""
         return self.column.align
 
     def __str__(self) -> str:
@@ -83,7 +83,7 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class ArrayOf:
-    """An array; `count` is None where the buffer decides it."""
+    """An array; `count` is None if the buffer's size determines it."""
 
     element: StoredType
     count: int | None
@@ -95,12 +95,12 @@ class ArrayOf:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all elements, and of one where the buffer decides how many there are."""
+        """Bytes of all elements, or of one if `count` is None."""
         return self.stride * (1 if self.count is None else self.count)
 
     @property
     def align(self) -> int:
-        """What its offset is a multiple of."""
+        """Its alignment."""
         return self.element.align
 
     def __str__(self) -> str:
@@ -134,12 +134,12 @@ StoredType = Scalar | Vector | Matrix | ArrayOf | Struct
 
 
 def rounded(nbytes: int, align: int) -> int:
-    """The next multiple of `align`."""
+    """Round up to a multiple of `align`."""
     return -(-nbytes // align) * align
 
 
 def struct_of(name: str, fields: list[tuple[str, StoredType, int | None, int | None]]) -> Struct:
-    """A struct of (name, type, @align or None, @size or None) fields."""
+    """Return a struct of (name, type, @align or None, @size or None) fields."""
     offset, most = 0, 1
     members: list[Member] = []
     for field, type, align_set, size_set in fields:
@@ -152,7 +152,7 @@ def struct_of(name: str, fields: list[tuple[str, StoredType, int | None, int | N
 
 
 def scalar_of(type: StoredType) -> Scalar | None:
-    """The scalar type of a type's elements; None for structs."""
+    """Return the scalar type of a type's elements; None for structs."""
     if isinstance(type, Scalar):
         return type
     if isinstance(type, ArrayOf):
