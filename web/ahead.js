@@ -1,4 +1,4 @@
-// Which files of a model a page can fetch before Python is up: those that its last load read, by the
+// The files of a model that a page can fetch before Python is up: those that its last load read, by the
 // table that Python wrote then (py/bascule/weights/recorded.py); on a first visit those that
 // wheel/index.json lists for it (first_files of py/bascule/tasks/registry.py). Neither is trusted: a
 // file's name is one below the folder that the page itself asks for, and there are so many at most.
@@ -6,7 +6,7 @@
 /**
  * Files that are read whole, and files that are read by parts, in the order of the reading.
  * @typedef {{ small: string[], large: string[] }} Files
- * A model as the page gives it, and the folder of known ones.
+ * A model as the page names it, and the folder of known models.
  * @typedef {{ model: string, models: string }} Wanted
  * `file` is "" where the address is a folder's.
  * @typedef {{ address: string, folder: string, file: string }} Place
@@ -18,7 +18,7 @@ const MOST_FILES = 1024;
 const FILE = /^(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63}\/)?[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/;
 const GGUF_FILE = /\/([A-Za-z0-9][A-Za-z0-9._-]{0,199}\.gguf)$/;
 
-/** Where a model lies; null where Python has to judge first.
+/** Where a model is; null if Python has to decide first.
  * @param {Wanted} wanted @returns {Place | null} */
 export function placeOf({ model, models }) {
   const path = model.includes("/") ? model : models + model;
@@ -31,7 +31,7 @@ export function placeOf({ model, models }) {
   return { address, file, folder: file ? address.slice(0, -file.length - 1) : address };
 }
 
-/** What the last load from that address read, and the tier that "auto" took ("" where it was not asked);
+/** What the last load from that address read, and the tier that "auto" chose ("" if it was not used);
  * null where none is remembered.
  * @param {Remembered} remembered @param {string} address
  * @returns {Promise<(Files & { auto: string }) | null>} */
@@ -44,7 +44,7 @@ export async function lastLoad(remembered, address) {
 
 /** What a first load will most likely read, by the `ahead` of wheel/index.json.
  * @param {any} ahead @param {Wanted} wanted
- * @param {() => Promise<string[]>} listed what is known to lie in the folder
+ * @param {() => Promise<string[]>} listed the known files of the folder
  * @returns {Promise<Files | null>} */
 export async function filesOfFirstLoad(ahead, { model }, listed) {
   if (ahead?.models && Object.hasOwn(ahead.models, model)) return soundFiles(ahead.models[model]);

@@ -1,4 +1,4 @@
-// What bench.html shows of each tier: a row of the table, and its details.
+// bench.html's view of each tier: a row of the table, and its details.
 
 import { make } from "./dom.js";
 
@@ -8,7 +8,7 @@ import { make } from "./dom.js";
 
 /** The table's columns, by the figures' names. */
 const COLUMNS = ["copy", "matmul", "one_warm", "batch_warm"];
-/** What the details say, with a unit each. @type {[name: string, text: string, unit: string][]} */
+/** The figures of the details, with their units. @type {[name: string, text: string, unit: string][]} */
 const FIGURES = [
   ["open", "Open", "ms"],
   ["copy", "Copy", "GB/s"],
@@ -74,7 +74,7 @@ function textOf({ value }) {
   return typeof value === "number" ? digits(value) : NONE;
 }
 
-/** About three digits that count. @param {number} value */
+/** About three significant digits. @param {number} value */
 function digits(value) {
   if (value && Math.abs(value) < 0.001) return value.toExponential(1);
   const most = value >= 100 ? 0 : value >= 10 ? 1 : 2;

@@ -21,7 +21,7 @@ const cancel = part("cancel", HTMLButtonElement);
 const bar = part("progress", HTMLProgressElement);
 const report = part("report", HTMLTextAreaElement);
 const client = new BasculeClient({ switches: switchesOf(query), snapshot: query.get("snapshot") !== "off" });
-/** Whether a run is under way, which a cancel ends. */
+/** Whether a run is in progress, which can be cancelled. */
 let running = false;
 
 /** @param {string} name @returns {HTMLElement} */

@@ -1,6 +1,6 @@
 // Boot Pyodide with this project's package: from a memory snapshot where the site ships one (shipped.js)
-// or this browser has made one (snapshot-maker.js), else from the beginning.
-// A snapshot that does not match, is incomplete or does not work costs time only.
+// or this browser has made one (snapshot-maker.js), else without one.
+// A snapshot that does not match, is incomplete or does not work only costs time.
 
 import { checked, fetchWheel, findShipped, pyodideModule, pyodideWasm } from "./shipped.js";
 import { FOLDER } from "./snapshot-steps.mjs";
@@ -20,7 +20,7 @@ import { openSnapshots, snapshotKey } from "./snapshots.js";
  * @typedef {import("./shipped.js").Received} Received
  */
 
-/** `begin` is what the page does first in Python: a snapshot with which that fails is not used. `sent` is what
+/** `begin` is the page's first use of Python: a snapshot with which it fails is not used. `sent` is what
  * the page has fetched already.
  * @template T @param {Config} config @param {(pyodide: any) => T} begin @param {Received} [sent]
  * @returns {Promise<How & { pyodide: any, session: T }>} */
@@ -54,7 +54,7 @@ export async function boot({ pyodide: folder, wheel: wheelUrl, env, snapshot = f
   };
   for await (const { from, key, bytes, drop } of offers(shipped, own)) {
     try {
-      // Pyodide waits for them itself, once its own script has run.
+      // Pyodide itself waits for them, once its own script has run.
       bytes.then(() => lap("boot_fetch_ms"), () => {}); // reported below
       const pyodide = await loadPyodide({ indexURL: folder, _loadSnapshot: bytes });
       resume(pyodide, key, env);
@@ -67,7 +67,7 @@ export async function boot({ pyodide: folder, wheel: wheelUrl, env, snapshot = f
   }
   archive().catch(() => {}); // awaited below
   const pyodide = await loadPyodide({ indexURL: folder, env });
-  // The wheel needs no other package here: unpacking it spares the page an installer.
+  // The wheel needs no other package here, so it is unpacked without an installer.
   pyodide.unpackArchive(await archive(), "wheel", { extractDir: FOLDER });
   pyodide.runPython(`import sys; sys.path.append("${FOLDER}")`);
   return finish(pyodide, "");

@@ -31,12 +31,12 @@ const list = new MessageList(part("log", HTMLElement), part("messages", HTMLElem
   edit: () => edit(),
 });
 
-/** What was said so far; a new one for each new chat. */
+/** The messages so far; a new one for each new chat. */
 let talk = Conversation.restored();
 let busy = false;
 /** Whether to send as soon as the model is ready. */
 let queued = false;
-/** Whether the message being written takes the place of the last one. */
+/** Whether the message being written replaces the last one. */
 let editing = false;
 
 const engine = new EngineCard(["language-model"], prompt, (state, fits) => {
@@ -47,7 +47,7 @@ const engine = new EngineCard(["language-model"], prompt, (state, fits) => {
   if (state === "ready" && queued) queueMicrotask(send);
 });
 
-/** @param {boolean} waits @param {string} [text] what to say of it */
+/** @param {boolean} waits @param {string} [text] its status text */
 function setQueued(waits, text = waits ? QUEUED : "") {
   queued = waits;
   show("queued", text);
@@ -87,7 +87,7 @@ function edit() {
   prompt.focus();
 }
 
-/** @param {string} text @param {Turn[]} replaced the messages that this question takes the place of */
+/** @param {string} text @param {Turn[]} replaced the messages that this question replaces */
 async function ask(text, replaced) {
   const conversation = talk;
   list.removeLast(replaced.length);
@@ -147,7 +147,7 @@ function showFault(error, answer) {
     answer.note(STOPPED);
     if (busy) engine.setState("ready", STOPPED); // else another model loads already
   } else if (error instanceof BasculeError && category === "context-length") {
-    // What to try is another thing here than in a program.
+    // The hint for a page differs from that for a program.
     const hint = "Shorten the message, or begin a new chat.";
     engine.showError(new BasculeError({ category, what: error.what, hint }), true);
   } else {

@@ -3,7 +3,7 @@
 import { BasculeError } from "./protocol.js";
 
 /**
- * Where everything lies, each a URL or a path relative to the page. Without bundler the defaults fit: they
+ * The locations, each a URL or a path relative to the page. Without a bundler the defaults work: they
  * are relative to client.js.
  * @typedef {object} ClientOptions
  * @property {string | URL} [pyodide] Pyodide's folder; default "pyodide/"
@@ -14,7 +14,7 @@ import { BasculeError } from "./protocol.js";
  *   without blob:; by default that of the wheel
  * @property {(progress: import("./protocol.js").Progress) => void} [onProgress]
  * @property {Record<string, string>} [switches] BASCULE_... switches for Python's environment
- * @property {number} [cancelMs] how long Python may take to answer a cancel before its worker is ended
+ * @property {number} [cancelMs] how long Python may take to answer a cancel before its worker is terminated
  * @property {boolean} [snapshot] whether this browser may make and use a memory snapshot of Python's start
  *   where the site ships none; default true
  * @property {boolean} [countProxies] for tests: `stats` counts the live Pyodide proxies
@@ -40,7 +40,7 @@ export function workerConfig(options, here) {
   };
 }
 
-/** The model as its worker is asked for it: a relative path is one of the page, a name stays a name.
+/** The model's address for its worker: a relative path is resolved by the page, a name stays a name.
  * @param {string} model */
 export function modelAddress(model) {
   const relative = model.includes("/") && !model.startsWith("/") && !model.includes("://");

@@ -1,4 +1,4 @@
-// A model in a worker, for any page: what window.bascule is.
+// A model in a worker, for any page: the class of window.bascule.
 
 import { modelAddress, workerConfig } from "./client-options.js";
 import { BasculeError } from "./protocol.js";
@@ -30,12 +30,12 @@ const CANCEL_MS = 5000;
 const RESULTS = ["embed", "rank", "classify", "chat", "generate", "logits", "transcribe", "pictures"];
 
 export class BasculeClient {
-  /** Started with the first request, and anew after one that could not start. @type {Worker | null} */
+  /** Started with the first request, and again after one that could not start. @type {Worker | null} */
   #worker = null;
   #booted = false;
   /** Fetches a model's files while Python starts. @type {{ worker: Worker, address: string } | null} */
   #ahead = null;
-  /** Ends the fetching of what Python starts from. */
+  /** Stops fetching what Python starts from. */
   #abort = new AbortController();
   #config;
   #next = 1;
@@ -67,7 +67,7 @@ export class BasculeClient {
     worker.onmessage = ({ data }) => this.#onMessage(data);
     worker.onerror = (event) => this.#crash(event.message || "The worker could not start.");
     worker.onmessageerror = () => this.#crash("A message from the worker was unreadable.");
-    // The page has these sooner than a worker that is still to read its own modules.
+    // The page has these sooner than a worker, which has to read its own modules first.
     const { port1, port2 } = new MessageChannel();
     sendShipped(this.#config, port1, this.#abort.signal);
     worker.postMessage({ type: "start", ...this.#config, createdAt, shipped: port2 }, [port2]);
@@ -75,7 +75,7 @@ export class BasculeClient {
   }
 
   /** Start Python and fetch a model's files before `load` asks for it, while the page's own scripts are still read,
-   * for example. What goes wrong, `load` says. @param {string} model as for `load` */
+   * for example. Errors are reported by `load`. @param {string} model as for `load` */
   prepare(model) {
     if (this.#worker) return;
     try {
@@ -100,7 +100,7 @@ export class BasculeClient {
     return /** @type {Loaded} */ (this.loaded);
   }
 
-  /** While Python starts, a worker of its own brings the model's files. @param {string} address */
+  /** While Python starts, a separate worker fetches the model's files. @param {string} address */
   #prefetch(address) {
     this.#worker ??= this.#start(); // the one that takes longer
     if (this.#ahead?.address === address) return;
@@ -112,7 +112,7 @@ export class BasculeClient {
     };
     worker.onerror = (event) => event.preventDefault(); // Python fetches all that is missing
     const { models, wheel } = this.#config;
-    // A port of their own buffers messages until the other one listens.
+    // A separate port buffers messages until the other side listens.
     const { port1, port2 } = new MessageChannel();
     worker.postMessage({ model: address, models, wheel, checked: port1 }, [port1]);
     this.#worker.postMessage({ type: "checked", port: port2 }, [port2]);
@@ -142,7 +142,7 @@ export class BasculeClient {
     return this.#request({ type: "classify", texts });
   }
 
-  /** Answer a conversation. While another text is written it waits for its turn.
+  /** Answer a conversation. A concurrent request waits for its turn.
    * @param {import("./protocol.js").Message[]} messages @param {Options} [options]
    * @param {Listener} [listener] @returns {Promise<Generation>} */
   chat(messages, options = {}, listener = {}) {
@@ -161,7 +161,7 @@ export class BasculeClient {
     return this.#request({ type: "logits", ids });
   }
 
-  /** The text of a recording, by a speech model; the listener gets segments as they come.
+  /** The text of a recording, by a speech model; the listener gets segments as they arrive.
    * @param {Float32Array<ArrayBuffer>} samples one channel, which the worker gets a copy of
    * @param {number} rate samples a second @param {import("./protocol.js").SpeechOptions} [options]
    * @param {Listener} [listener] @returns {Promise<import("./protocol.js").Transcription>} */
@@ -176,7 +176,7 @@ export class BasculeClient {
     return this.#request({ type: "pictures", action: "add", options: { key, width, height }, pixels });
   }
 
-  /** All pictures by how near they are to a text, or to one of them (`like`, its key), the nearest first.
+  /** All pictures by their similarity to a text, or to one of them (`like`, its key), most similar first.
    * @param {{ text: string } | { like: string }} query @returns {Promise<Scored[]>} */
   searchPictures(query) {
     const [action, options] =
@@ -184,18 +184,18 @@ export class BasculeClient {
     return this.#request({ type: "pictures", action, options, pixels: null });
   }
 
-  /** How probable each label is for a picture; "{}" in the template stands for one.
+  /** The probability of each label for a picture; a label replaces "{}" in the template.
    * @param {string} key @param {string[]} labels @param {string} [template] @returns {Promise<Scored[]>} */
   classifyPicture(key, labels, template = "a photo of a {}") {
     return this.#request({ type: "pictures", action: "classify", options: { key, labels, template }, pixels: null });
   }
 
-  /** Forget pictures; how many. @param {string[]} keys @returns {Promise<number>} */
+  /** Remove pictures; returns how many. @param {string[]} keys @returns {Promise<number>} */
   removePictures(keys) {
     return this.#request({ type: "pictures", action: "remove", options: { keys }, pixels: null });
   }
 
-  /** Measure each tier of this browser with a sentence encoder; the listener gets each tier's figures as they come. A
+  /** Measure each tier of this browser with a sentence encoder; the listener gets each tier's figures. A
    * model that is loaded is closed. @param {string} model @param {boolean} quick small sizes and few runs
    * @param {import("./protocol.js").Facts} environment the page's own facts, for the report
    * @param {Listener} [listener] @returns {Promise<import("./protocol.js").TierReport>} */
@@ -239,8 +239,8 @@ export class BasculeClient {
     }
   }
 
-  /** Stop all that runs or waits. Where Python does not answer, as while it starts or in a loop without an
-   * end, its worker is ended, and the next request starts another.
+  /** Stop everything that runs or waits. If Python does not answer, as while it starts or in an endless
+   * loop, its worker is terminated, and the next request starts another.
    * @returns {Promise<void>} */
   async cancel() {
     const worker = this.#worker;
@@ -323,7 +323,7 @@ export class BasculeClient {
     this.#end({ category: "worker", what, hint });
   }
 
-  /** End a worker that cannot answer any more; the next request starts a new one.
+  /** Terminate a worker that does not answer; the next request starts a new one.
    * @param {import("./protocol.js").Fault} fault */
   #end(fault) {
     this.#worker?.terminate();

@@ -20,7 +20,7 @@ function write(key, text) {
     if (text) sessionStorage.setItem(key, text);
     else sessionStorage.removeItem(key);
   } catch {
-    // blocked or full: a reload then forgets
+    // blocked or full: a reload then starts over
   }
 }
 
@@ -35,7 +35,7 @@ export class Conversation {
   /** Question and answer in turn. @type {Turn[]} */
   messages = [];
 
-  /** The one that this tab had before a reload, or a new one. */
+  /** This tab's conversation from before a reload, or a new one. */
   static restored() {
     const conversation = new Conversation();
     try {
@@ -61,7 +61,7 @@ export class Conversation {
     return this.messages.splice(-2);
   }
 
-  /** Store it over a reload of this tab, in place of the one before. */
+  /** Store it for a reload of this tab. */
   save() {
     write(MESSAGES, this.messages.length ? JSON.stringify(this.messages) : "");
   }

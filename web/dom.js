@@ -22,7 +22,7 @@ export function make(tag, className, ...children) {
   return element;
 }
 
-/** A button of the quiet kind. @param {string} text @param {() => void} pressed */
+/** A button without emphasis. @param {string} text @param {() => void} pressed */
 export function plainButton(text, pressed) {
   const button = make("button", "plain", text);
   button.type = "button";

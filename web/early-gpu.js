@@ -1,5 +1,5 @@
-// Opens a device as Python does, with its bridge (web/bridge/gpu.js). early.js imports it where the last load took
-// the GPU: a page that does not take it starts without these modules.
+// Opens a device as Python does, with its bridge (web/bridge/gpu.js). early.js imports it if the last load used
+// the GPU: a page that does not use it starts without these modules.
 
 import * as canvasRead from "./bridge/canvas-read.js";
 import * as device from "./bridge/device.js";

@@ -1,7 +1,7 @@
 // What a second visit can do before Python is up: open the device with the descriptor that Python used last
 // time, make every pipeline that the model needed then, its tokenizer, and what reads its files. Python takes
-// these over when it asks for them (gpu_browser.py, tokenizer_browser.py, source_browser.py); where anything
-// is missing or has changed, it makes its own as ever.
+// these over when it needs them (gpu_browser.py, tokenizer_browser.py, source_browser.py); if anything
+// is missing or has changed, it makes its own.
 
 import { lastLoad, placeOf } from "./ahead.js";
 import { openRemembered } from "./bridge/remembered.js";
@@ -24,7 +24,7 @@ const EARLY_TIERS = ["auto", "webgpu"];
 const NONE = { listed: 0, made: 0, ms: 0, deviceMs: 0 };
 
 /**
- * Start at once, beside Pyodide's boot; call it once a worker, with the model and the tier as the page
+ * Start at once, beside Pyodide's boot; call it once per worker, with the model and the tier as the page
  * will load it, and the folder of known models. Never rejects. What it resolves to is for statistics:
  * nothing needs to wait for it.
  * @param {Wanted} wanted @returns {Promise<Early>}
@@ -68,7 +68,7 @@ async function makeTokenizer(remembered, wanted) {
   }
 }
 
-/** Nothing is opened for a tier that needs no such device. @param {Remembered} remembered
+/** Opens nothing for a tier that needs no such device. @param {Remembered} remembered
  * @param {Wanted} wanted */
 async function makeDevice(remembered, wanted) {
   const began = performance.now();
@@ -78,7 +78,7 @@ async function makeDevice(remembered, wanted) {
   if (taken && taken !== "webgpu") return NONE;
   const request = JSON.parse((await remembered.get("request")) || "null");
   if (!Array.isArray(request?.limits) || !Array.isArray(request.features)) return NONE;
-  // Python was faster and has its device (a slow database).
+  // Python was faster and has a device already (a slow database).
   if (Object.hasOwn(globalThis, "basculeEarly")) return NONE;
   const opening = openGpu(request);
   // Set before the first pipeline: Python may ask for the device while they are being made.
@@ -91,7 +91,7 @@ async function makeDevice(remembered, wanted) {
   return { listed: recipes.length, made, ms: performance.now() - began, deviceMs };
 }
 
-/** Null where there is no device. @param {{ limits: unknown[], features: unknown[] }} request
+/** Null if there is no device. @param {{ limits: unknown[], features: unknown[] }} request
  * @returns {Promise<Gpu | null>} */
 async function openGpu(request) {
   try {

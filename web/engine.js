@@ -1,4 +1,4 @@
-// The engine of a page, and what the page shows of it: a model loads, with progress, errors and ways out of
+// The engine of a page, and its display: a model loads, with progress, errors and remedies
 // them; then the page asks. Both pages have the same parts, and the same window.bascule for programs.
 
 import { showDecision } from "./decision.js";
@@ -35,7 +35,7 @@ const OFFLINE_FILES = [
   ...["download", "fetcher", "http", "journal", "manifest", "pieces", "shelf", "store"].map(inBridge),
 ];
 
-/** Showing each report of a load would take of the time that the load needs. */
+/** Showing every report would slow the load down. */
 const PAINT_MS = 100;
 
 /** @param {string} name */
@@ -55,7 +55,7 @@ export class EngineCard {
   #booted = false;
   #model = model;
   #kinds;
-  /** What is wrong with the address. @type {string[]} */
+  /** Problems of the address. @type {string[]} */
   #notes;
   #onState;
   client = client;
@@ -140,7 +140,7 @@ export class EngineCard {
     else if (state !== "error") rescueFocus(focused, this.#home);
   }
 
-  /** While the page is busy: how much is done. What began it stops it. @param {number} fraction @param {string} text */
+  /** While the page is busy: how much is done. The caller ends it. @param {number} fraction @param {string} text */
   showWork(fraction, text) {
     part("loading", HTMLElement).hidden = false;
     this.#showBar(fraction, text);
@@ -194,7 +194,7 @@ export class EngineCard {
     this.setState("ready", "Ready.");
   }
 
-  /** What the model and Python hold now. */
+  /** The memory of the model and of Python. */
   async #showMemory() {
     if (!this.client.loaded) return;
     const { gpu_nbytes: gpu, wasm_heap_nbytes: heap, cache_nbytes: cache } = await this.client.stats();

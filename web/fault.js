@@ -1,4 +1,4 @@
-// The box of an error: what happened, what to try, and only those ways out that can help. Each page has
+// The box of an error: what happened, what to try, and only those remedies that can help. Each page has
 // the empty box as #error; what is in it stands here, for it is seen only once scripts run.
 
 import { make, part, show } from "./dom.js";
@@ -6,12 +6,12 @@ import { make, part, show } from "./dom.js";
 /** @typedef {import("./protocol.js").Fault} Fault */
 /** @typedef {{ name: string, kind: string }} ServedModel what `bascule serve` lists of each model */
 
-/** Faults of the model or of what was asked for: the same once more ends the same. */
+/** Faults of the model or of the request: a retry would fail in the same way. */
 const FINAL = new Set([
   ...["bascule", "input", "context-length", "model-not-found", "file-missing", "model-file"],
   ...["unsupported-model", "tier-unavailable", "capability-mismatch", "limit", "not-finite", "setup"],
 ]);
-/** Faults that another model would not have. */
+/** Faults that another model may not have. */
 const OF_THE_MODEL = new Set(["model-not-found", "file-missing", "model-file", "corrupt", "unsupported-model"]);
 
 const CONTENT = `

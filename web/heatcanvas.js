@@ -1,4 +1,4 @@
-// The heat map of many sentences: one pixel a pair on a canvas, read out by pointer and keyboard.
+// The heat map of many sentences: one pixel per pair on a canvas, read out by pointer and keyboard.
 
 import { moved } from "./heatmap.js";
 

@@ -4,7 +4,7 @@ import { make } from "./dom.js";
 import { closestPairs } from "./similarity.js";
 
 const MOST_PAIRS = 5;
-/** More sentences than that have too narrow columns for two decimals and a zero. */
+/** With more sentences columns are too narrow for two decimals and a zero. */
 const WIDE = 12;
 // Where black or white text is readable on the mixed colour, by theme (style.css).
 const WARM = 0.72;
@@ -17,7 +17,7 @@ export function describe(texts, scores, a, b) {
   return `${score}: ${a + 1} “${texts[a]}” and ${b + 1} “${texts[b]}”`;
 }
 
-/** Rounding alone would write a faint dissimilarity as -0.00. @param {number} score @param {number} n */
+/** Rounding alone would show a small negative number as -0.00. @param {number} score @param {number} n */
 function decimals(score, n) {
   const text = score.toFixed(n);
   return Number(text) === 0 ? text.replace("-", "") : text;

@@ -36,7 +36,7 @@ export function modelsOf(files) {
   for (const file of files) {
     const { location } = file;
     const own = location.endsWith(".gguf") && !location.endsWith("/model.gguf");
-    // A sentence encoder's modules lie in folders such as 1_Pooling.
+    // A sentence encoder's modules are in folders such as 1_Pooling.
     const key = own ? location : location.replace(/(\/\d+_[A-Za-z]+)?\/[^/]*$/, "");
     models.set(key, [...(models.get(key) ?? []), file]);
   }

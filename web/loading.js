@@ -4,7 +4,7 @@ import { megabytes } from "./dom.js";
 
 /** @typedef {import("./protocol.js").Progress} Progress */
 
-/** What each stage is called, and its share of a load from a server nearby.
+/** The name of each stage, and its share of a load from a nearby server.
  * @type {Record<string, { text: string, share: number }>} */
 const STAGES = {
   python: { text: "Starting Python", share: 26 },
@@ -80,7 +80,7 @@ export class LoadProgress {
     return this.#fraction;
   }
 
-  /** What is done now. The weights stream beside most of the other stages, and take longer than those. */
+  /** The current stage. The weights stream beside most other stages, and take longer. */
   get stage() {
     const stage = this.#streaming && !this.booting ? "weights" : this.#stage;
     return STAGES[stage]?.text ?? "Loading";

@@ -1,4 +1,4 @@
-// The page of sentences: what one sees and presses. All work is done by the worker behind client.js.
+// The page of sentences: its display and controls. All work is done by the worker behind client.js.
 
 import { count, part, show } from "./dom.js";
 import { EngineCard } from "./engine.js";
@@ -10,12 +10,12 @@ import { similarities, Slices } from "./similarity.js";
 
 /** @typedef {import("./protocol.js").Embedded} Embedded */
 
-/** More have no room for numbers: a canvas shows them. */
+/** With more there is no room for numbers: a canvas shows them. */
 const MOST_IN_TABLE = 20;
 const MOST = 1000;
 /** Texts of one request, so that progress can be shown between them. */
 const BATCH = 64;
-/** Of the progress: computing and drawing the similarities. */
+/** The share of computing and drawing the similarities in the progress. */
 const DRAWING = 0.05;
 const LEGEND = "Cosine similarity: 1 is the same meaning, 0 none in common.";
 
@@ -146,7 +146,7 @@ function showCut(truncated) {
   part("cut", HTMLElement).hidden = !truncated.length;
 }
 
-/** On a narrow screen the result lies below what was pressed. */
+/** On a narrow screen the result is below the button. */
 function revealResults() {
   const results = part("results", HTMLElement);
   const { top } = results.getBoundingClientRect();

@@ -1,4 +1,4 @@
-// What a model writes, as markdown. It is as foreign as what anybody types: HTML in it stays text, what
+// A model's text as markdown. It is as untrusted as anything typed by a visitor: HTML in it stays text, what
 // markdown makes passes a sanitizer that lets only a few elements through, and pictures become links.
 
 /** @typedef {typeof import("marked")} Marked */
@@ -13,7 +13,7 @@ const SCHEMES = /^(?:https?:|mailto:)/i;
 /** @type {((text: string) => DocumentFragment) | null} */
 let render = null;
 
-/** Fetch the libraries. Until then, or if they cannot be fetched, text stays as it is. */
+/** Fetch the libraries. Until then, or if they cannot be fetched, text is shown unchanged. */
 export async function loadMarkdown() {
   const from = (/** @type {string} */ name) => import(new URL(`./vendor/${name}.js`, import.meta.url).href);
   /** @type {[Marked, { default: Purify }]} */
@@ -53,7 +53,7 @@ function escaped(text) {
   return text.replace(/[&<>"]/g, (character) => codes[/** @type {keyof codes} */ (character)]);
 }
 
-/** Show a text in an element, as markdown if that can be had. @param {HTMLElement} body @param {string} text */
+/** Show a text in an element, as markdown if the libraries are loaded. @param {HTMLElement} body @param {string} text */
 export function showMarkdown(body, text) {
   body.classList.toggle("plain-text", !render);
   body.replaceChildren(render ? render(text) : text);

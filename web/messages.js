@@ -1,4 +1,4 @@
-// The conversation as one sees it. What a person types is shown as it is, what a model writes as markdown
+// The display of a conversation. What a person types is shown verbatim, what a model writes as markdown
 // (markdown.js).
 
 import { make, plainButton } from "./dom.js";
@@ -28,7 +28,7 @@ export class MessageList {
     this.#list = list;
     this.#empty = empty;
     this.#actions = actions;
-    // In a window that gets lower the end stays in sight.
+    // When the window shrinks the end stays visible.
     new ResizeObserver(() => this.#atEnd && this.#scrollToEnd()).observe(box);
     box.addEventListener("scroll", () => (this.#atEnd = this.#isNear()));
   }
@@ -133,7 +133,7 @@ export class ShownMessage {
     this.#following(() => showMarkdown(this.#body, this.text));
   }
 
-  /** Why the text ends where it does. @param {string} text */
+  /** Say why the text ends. @param {string} text */
   note(text) {
     this.#following(() => (this.#note.textContent = text));
   }

@@ -1,12 +1,12 @@
 // Has offline.js cache a site, so that a page visited before opens without its server.
 
 const LOOPBACK = ["localhost", "127.0.0.1", "[::1]"];
-// Fetched by scripts: data, which they cache themselves.
+// Fetched by scripts, which cache their data themselves.
 const DATA = ["fetch", "xmlhttprequest", "beacon", "audio", "video"];
 
 /**
  * Cache this page, its files and what Python starts from. Call it when the page is ready, for
- * a first visit fetches all that once more, as a rule from the browser's own cache.
+ * a first visit fetches everything once more, usually from the browser's own cache.
  * @param {string} pyodideUrl where Pyodide lies, on this site
  * @param {string[]} [files] what the page itself does not load, beside this file: its worker's modules
  * @returns {Promise<boolean>} whether all of it is cached; it never throws
@@ -18,7 +18,7 @@ export async function keepOffline(pyodideUrl, files = []) {
   }
   const script = new URL("./offline.js", import.meta.url);
   script.searchParams.set("pyodide", new URL(pyodideUrl, location.href).pathname);
-  // A local server that is down fails at once; one that is slow is building something.
+  // A local server that is down fails at once; a slow one is building something.
   if (LOOPBACK.includes(location.hostname)) script.searchParams.set("patience", "60000");
   try {
     const { installing, waiting, active } = await navigator.serviceWorker.register(script);

@@ -1,5 +1,5 @@
 // A service worker: a site that was visited before opens without its server. It caches the pages,
-// the wheel, its memory snapshot and Pyodide; model files are the loader's affair and pass by.
+// the wheel, its memory snapshot and Pyodide; model files are left to the loader.
 //
 // offline-client.js registers it as offline.js?pyodide=PATH&patience=MS. It is a classic script, for
 // browsers whose service workers know no modules.
@@ -76,7 +76,7 @@ function bare(url) {
   return url.split(/[?#]/, 1)[0];
 }
 
-/** For files that may change at any time: the copy is used where the network fails or takes too long.
+/** For files that may change at any time: the copy is used if the network fails or takes too long.
  * @param {FetchEvent} event */
 async function networkFirst(event) {
   const place = bare(event.request.url);
@@ -103,8 +103,8 @@ async function cacheFirst(event) {
   return response;
 }
 
-/** The copy, with all its headers, those that isolate a page among them. For a request with a query it bears
- * no URL, and so takes that of its request; else it is handed on as it is, which passes its bytes by this
+/** The copy, with all its headers, including those that isolate a page. For a request with a query it has
+ * no URL, and so takes that of its request; otherwise it is returned unchanged, so its bytes bypass this
  * thread. @param {string} place @param {string} [url] */
 async function cached(place, url = place) {
   const response = await caches.match(place, { cacheName: CACHE }).catch(() => undefined);
@@ -118,7 +118,7 @@ async function renew(place, response) {
   if (!etag || known?.headers.get("etag") !== etag) await store(place, response);
 }
 
-/** Store a response; whether that worked. @param {string} place @param {Response} response @returns {Promise<boolean>} */
+/** Store a response; returns whether that worked. @param {string} place @param {Response} response @returns {Promise<boolean>} */
 async function store(place, response) {
   try {
     // An index is stored after its wheel: offline, it must not name one that is missing.
@@ -135,7 +135,7 @@ async function store(place, response) {
 
 /** @typedef {{ wheel: string, snapshot?: { file: string } | null }} Index */
 
-/** The wheel, without which this throws, and the snapshot, without which Python starts all the same.
+/** The wheel, without which this throws, and the snapshot, which is optional.
  * @param {Index} index @returns {Promise<string[]>} */
 async function ensurePartsCached(index) {
   const [wheel, ...snapshots] = partsOf(index);
@@ -156,8 +156,8 @@ function isSnapshot(place) {
   return /\.snapshot(\.gz)?$/.test(place);
 }
 
-/** Drop a wheel's other versions, of snapshots all others; never those that the kept index names: it stands
- * until all that a new one names is there. @param {Cache} cache @param {string} place */
+/** Drop a wheel's other versions, of snapshots all others; never those that the stored index names: it stays
+ * until everything that a new one names is stored. @param {Cache} cache @param {string} place */
 async function dropOlder(cache, place) {
   if (!place.endsWith(".whl") && !isSnapshot(place)) return;
   const index = await cache.match(INDEX);
@@ -170,8 +170,8 @@ async function dropOlder(cache, place) {
   }
 }
 
-/** Fetch what is not cached yet, as a rule from the browser's HTTP cache. The index is fetched again.
- * What the server lacks, the site does without. @param {string} place @returns {Promise<boolean>} */
+/** Fetch what is not cached yet, usually from the browser's HTTP cache. The index is fetched again.
+ * Files that the server does not have are skipped. @param {string} place @returns {Promise<boolean>} */
 async function ensureCached(place) {
   if (place !== INDEX && (await cached(place))) return true;
   const response = await fetch(place, { cache: "default" }).catch(() => null);
@@ -216,7 +216,7 @@ function revalidate() {
   return revalidating;
 }
 
-/** Revalidate the cached files; those that changed are replaced together, or none is. */
+/** Revalidate the cached files; those that changed are replaced together, or not at all. */
 async function renewPyodide() {
   const cache = await caches.open(CACHE);
   /** @type {[string, Response][]} */

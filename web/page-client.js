@@ -7,7 +7,7 @@ import { switchesOf } from "./switches.js";
 
 /** @typedef {import("./protocol.js").Progress} Progress */
 
-/** What the page's address says. */
+/** The query of the page's address. */
 export const query = new URL(location.href).searchParams;
 /** The model of the page's address, or else of its data-model; "" for none. */
 export const model = query.get("model") ?? document.documentElement.dataset.model ?? "";
@@ -18,7 +18,7 @@ export const pyodide = own ?? new URL("pyodide/", import.meta.url).href;
 /** Why this page loads nothing. @type {BasculeError | null} */
 export const refusal = own ? (model ? null : missingModel()) : refusedPyodide(folder);
 
-/** Nobody sees progress before the page shows it. @type {(progress: Progress) => void} */
+/** Until the page shows progress. @type {(progress: Progress) => void} */
 let listener = () => {};
 
 export const client = new BasculeClient({
@@ -35,8 +35,8 @@ export function onProgress(hear) {
   listener = hear;
 }
 
-/** Python comes from folders of that name beside this page only, whatever a link to the page says: any
- * other folder of the origin, a model's for one, may hold somebody else's code.
+/** Python is loaded only from folders of that name beside this page, whatever a link to the page says: any
+ * other folder of the origin, such as a model's, may contain somebody else's code.
  * @param {string | null} folder @returns {string | null} null where that is refused */
 function ownPyodide(folder) {
   const path = /^(?:\/|\.\/)?(pyodide[\w.-]*)\/?$/.exec(folder ?? "pyodide/");
@@ -50,7 +50,7 @@ function refusedPyodide(folder) {
   return new BasculeError({ category: "input", what, hint });
 }
 
-/** Of a page that has no model of its own. */
+/** For a page without a model of its own. */
 function missingModel() {
   const what = "This page needs a model of yours.";
   return new BasculeError({ category: "input", what, hint: "Name its folder, or its URL, beside Model." });

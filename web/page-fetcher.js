@@ -1,5 +1,5 @@
 // The page's own Fetcher, as Python makes it (py/bascule/weights/source_browser.py): for prefetch.js, and
-// for Python's worker, where it is there before Python asks.
+// for Python's worker, which has it before Python asks.
 
 import * as download from "./bridge/download.js";
 import { createFetcher } from "./bridge/fetcher.js";

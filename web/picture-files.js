@@ -3,7 +3,7 @@
 import { isComplete, sizeOf } from "./picture-heads.js";
 import { BasculeError } from "./protocol.js";
 
-/** As py/bascule/vision/decoding.py has it. */
+/** The limit of py/bascule/vision/decoding.py. */
 const MOST_PIXELS = 2 ** 26;
 const WHOLE = "Choose a PNG, JPEG, WebP or GIF file that is whole.";
 
@@ -17,7 +17,7 @@ function inputFault(what, hint) {
 async function openPicture(file) {
   if (!file.size) throw inputFault(`${file.name} is empty.`, "Choose another file.");
   const bytes = new DataView(await file.arrayBuffer());
-  // Before it is decoded: a small file may hold a picture that no memory takes.
+  // Before it is decoded: a small file may contain a picture that fits no memory.
   const claimed = sizeOf(bytes);
   if (claimed) checkSize(file.name, ...claimed);
   if (!isComplete(bytes)) throw inputFault(`${file.name} ends before its picture does.`, WHOLE);

@@ -1,6 +1,6 @@
-// What the bytes of a picture's file say before a browser decodes it.
+// Facts about a picture's file, from its bytes, before a browser decodes it.
 //
-// Some browsers decode a file that ends too early, and leave the rest of the picture empty.
+// Some browsers decode a truncated file, and leave the rest of the picture empty.
 
 const PNG = 0x89504e47, PNG_END = 0x49454e44;
 const JPEG = 0xffd8, JPEG_SCAN = 0xda, JPEG_END = 0xd9;
@@ -9,7 +9,7 @@ const RIFF = 0x52494646;
 /** Markers of a JPEG's frame are these but three. */
 const [FIRST_FRAME, LAST_FRAME] = [0xc0, 0xcf], NO_FRAMES = [0xc4, 0xc8, 0xcc];
 
-/** Width and height that a PNG, GIF or JPEG claims; null of any other file.
+/** The width and height in a PNG, GIF or JPEG; null for any other file.
  * @param {DataView} bytes @returns {[number, number] | null} */
 export function sizeOf(bytes) {
   if (kindOf(bytes) === PNG && bytes.byteLength >= 24) return [bytes.getUint32(16), bytes.getUint32(20)];
@@ -58,7 +58,7 @@ function* segmentsOf(bytes) {
   }
 }
 
-/** Whether an end follows the scans; the small picture that a camera puts before them has its own.
+/** Whether an end follows the scans; a camera's thumbnail before them has its own.
  * @param {DataView} bytes */
 function hasScans(bytes) {
   const scan = [...segmentsOf(bytes)].at(-1);
@@ -88,7 +88,7 @@ function coloursOf(bytes, flags) {
   return packed & 0x80 ? 3 << ((packed & 7) + 1) : 0;
 }
 
-/** Where blocks end that begin with their length, the last of none; Infinity past the file's end.
+/** The end of length-prefixed blocks, the last of length 0; Infinity past the file's end.
  * @param {DataView} bytes @param {number} at */
 function afterBlocks(bytes, at) {
   while (at < bytes.byteLength) {

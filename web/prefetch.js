@@ -1,6 +1,6 @@
-// A worker of its own, since Python's start holds up the other one: while Python starts, a model's files
-// come into this browser's store, or are checked where they are there. Python's worker takes them from
-// there, chunk by chunk as they come.
+// A separate worker, since Python's start blocks the other one: while Python starts, a model's files
+// are fetched into this browser's store, or revalidated if they are there. Python's worker reads them from
+// there, chunk by chunk as they arrive.
 
 import { filesOfFirstLoad, lastLoad, placeOf } from "./ahead.js";
 import { openRemembered } from "./bridge/remembered.js";
@@ -16,7 +16,7 @@ import "./bridge/shelf.js";
 import "./bridge/store.js";
 
 /**
- * `checked` leads to Python's worker, and hears of each file whose version the server was asked for, and of the
+ * `checked` leads to Python's worker, and gets each file whose version the server was asked for, and the
  * bytes of small ones.
  * @typedef {import("./ahead.js").Wanted & { wheel: string, checked: MessagePort }} Request
  */
@@ -32,7 +32,7 @@ async function filesOfLastLoad(address) {
   return files;
 }
 
-/** What the site says of first loads; see py/bascule/server/wheel.py. @param {string} wheel */
+/** The site's files of first loads; see py/bascule/server/wheel.py. @param {string} wheel */
 async function siteAhead(wheel) {
   if (!new URL(wheel).pathname.endsWith(".json")) return null;
   const answer = await fetch(wheel);

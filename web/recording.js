@@ -4,17 +4,17 @@ import { BasculeError } from "./protocol.js";
 
 /** Samples a second of what is decoded. */
 export const RATE = 16000;
-/** As py/bascule/audio/recordings.py has it. */
+/** The limit of py/bascule/audio/recordings.py. */
 const MOST_S = 4 * 3600;
-/** Some engines never say that a file has no header: a second is waited for a file of at most 1 MB,
+/** Some engines never report a missing header: they get a second for a file of at most 1 MB,
  * which is not hours long, and ten for a larger one. */
 const SMALL_NBYTES = 1_000_000;
 const WAITS_MS = { small: 1_000, large: 10_000 };
-/** What Opus takes of speech at its least rate: a file without a readable length may be too long from
+/** Bytes of a second of speech in Opus at its lowest rate: a file without a readable length may be too long from
  * `MOST_S` of these on. Its beginning then tells how long it is about. */
 const LEAST_NBYTES_A_SECOND = 750;
 const BEGINNING_NBYTES = 1 << 18;
-/** What to say of a microphone that cannot be had, by the name of the browser's error. */
+/** Messages for an unavailable microphone, by the name of the browser's error. */
 const REFUSALS = new Map([
   ["NotAllowedError", ["The microphone was refused.", "Allow it in the browser's settings of this site, or choose a file."]],
   ["NotFoundError", ["There is no microphone.", "Plug one in, or choose a file."]],
@@ -61,7 +61,7 @@ function checkLength(seconds) {
   if (seconds > MOST_S) throw inputFault("The recording is longer than 4 hours.", "Cut it, and take each part.");
 }
 
-/** Seconds of a sound file as its header has them; 0 where they are unknown.
+/** Seconds of a sound file from its header; 0 if unknown.
  * @param {Blob} file @returns {Promise<number>} */
 async function duration(file) {
   const element = document.createElement("audio");

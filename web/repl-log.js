@@ -1,4 +1,4 @@
-// What a console shows: sources, text and pictures, the newest last.
+// The display of a console: sources, text and pictures, the newest last.
 
 import { make } from "./dom.js";
 

@@ -16,7 +16,7 @@ const STOP_MS = 5000;
 const INTERRUPT_MS = 500;
 const SIGINT = 2;
 const INDENT = "    ";
-/** Pictures are opened no wider and no higher. */
+/** The largest width and height of opened pictures. */
 const MOST_PIXELS = 2048;
 
 class ConsolePage {
@@ -72,7 +72,7 @@ class ConsolePage {
     const { port1, port2 } = new MessageChannel();
     sendShipped(config, port1, new AbortController().signal);
     worker.postMessage({ type: "start", ...config, shipped: port2 }, [port2]);
-    // A message of its own: a browser may drop one with shared memory.
+    // A separate message: a browser may drop one with shared memory.
     if (this.#interrupt) worker.postMessage({ type: "interrupt", interrupt: this.#interrupt });
     return worker;
   }
@@ -168,7 +168,7 @@ class ConsolePage {
     }
   }
 
-  /** Cancel what awaits, interrupt what computes, and end the worker where neither helps. */
+  /** Cancel what awaits, interrupt what computes, and terminate the worker if neither helps. */
   #end() {
     this.#worker.postMessage({ type: "cancel" });
     this.#wait();
@@ -179,7 +179,7 @@ class ConsolePage {
     this.#interrupting = setTimeout(() => Atomics.store(interrupt, 0, SIGINT), INTERRUPT_MS);
   }
 
-  /** What was to be interrupted has ended: nothing after it may be. */
+  /** What was to be interrupted has ended: nothing else may be. */
   #calm() {
     clearTimeout(this.#interrupting);
     if (this.#interrupt) Atomics.store(this.#interrupt, 0, 0);
@@ -272,7 +272,7 @@ class ConsolePage {
     this.#source.focus();
   }
 
-  /** The source of an example that is offered. @param {string | null} name without its ending */
+  /** The source of one of the offered examples. @param {string | null} name without its ending */
   async #exampleOf(name) {
     if (name === null) return null;
     const offered = [...part("examples", HTMLSelectElement).options].map(({ value }) => value).filter(Boolean);
@@ -290,7 +290,7 @@ class ConsolePage {
   }
 }
 
-/** What a new line after these begins with. @param {string} source */
+/** The indentation of a new line after these. @param {string} source */
 function indentOf(source) {
   const last = source.slice(source.lastIndexOf("\n") + 1);
   const indent = /^\s*/.exec(last)?.[0] ?? "";

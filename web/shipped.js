@@ -1,4 +1,4 @@
-// What a site ships for Python's start: wheel/index.json, the memory snapshot that it names
+// A site's files for Python's start: wheel/index.json, the memory snapshot that it names
 // (server/snapshot.py makes it), and Pyodide's WebAssembly. The page fetches them while its worker starts,
 // compiles the WebAssembly, and sends all of it there.
 
@@ -61,13 +61,13 @@ export function receiveShipped(port) {
   };
 }
 
-/** Where Pyodide's WebAssembly lies. @param {string} folder */
+/** The URL of Pyodide's WebAssembly. @param {string} folder */
 export function pyodideWasm(folder) {
   return new URL(WASM, folder).href;
 }
 
 /** Pyodide's WebAssembly, which it does not begin to compile before its snapshot is there; null where this
- * fails: Pyodide does it then, and says what is wrong. @param {string} folder @param {AbortSignal} signal
+ * fails: then Pyodide does it, and reports what is wrong. @param {string} folder @param {AbortSignal} signal
  * @returns {Promise<WebAssembly.Module | null>} */
 async function compilePyodide(folder, signal) {
   try {
@@ -139,7 +139,7 @@ export async function fetchSnapshot(url, { sha256, nbytes }, signal) {
   return bytes;
 }
 
-/** What offline.js has kept of the last visit, which takes half the time when its service worker does not hand it
+/** The copy of offline.js from the last visit, which takes half the time if its service worker does not pass it
  * on. @param {URL} url */
 async function keptFor(url) {
   return globalThis.caches?.match(url.href).catch(() => undefined); // storage may be blocked

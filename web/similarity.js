@@ -1,4 +1,4 @@
-// How alike embeddings are: computed in slices, so that the page stays free to draw and to be used.
+// The similarity of embeddings, computed in slices, so that the page stays responsive.
 
 const SLICE_MS = 8;
 

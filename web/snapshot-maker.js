@@ -1,5 +1,5 @@
-// Makes a memory snapshot of Python in this browser, from which the next visit starts: once, while nobody
-// waits for anything, in workers of their own (snapshot-worker.js), and in one tab at a time.
+// Makes a memory snapshot of Python in this browser, from which the next visit starts: once, while nothing
+// is running, in separate workers (snapshot-worker.js), and in one tab at a time.
 
 /** @typedef {import("./client-options.js").WorkerConfig} WorkerConfig */
 
@@ -24,7 +24,7 @@ export class SnapshotMaker {
   #end = () => {};
   /** Whether a snapshot is being made. */
   busy = false;
-  /** What making one took. @type {Record<string, number>} */
+  /** The times of making one. @type {Record<string, number>} */
   stats = {};
 
   /** @param {() => Worker} startWorker @param {WorkerConfig} config */
@@ -56,7 +56,7 @@ export class SnapshotMaker {
     return this.#making;
   }
 
-  /** The page is closed, or its Python has ended. */
+  /** Stop: the page is closed, or its Python has ended. */
   end() {
     clearTimeout(this.#timer);
     this.#end("the page was left");

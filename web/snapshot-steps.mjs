@@ -3,7 +3,7 @@
 
 const PAGE_NBYTES = 1 << 16; // of WebAssembly
 
-/** Where the package lies in Pyodide. */
+/** The folder of the package in Pyodide. */
 export const FOLDER = "/lib/bascule";
 
 const UNPACK = `
@@ -63,8 +63,8 @@ export function makeSnapshot(pyodide, key, collected) {
   return { bytes: trimmed(pyodide.makeMemorySnapshot(), pyodide._module._sbrk(0)), modules };
 }
 
-/** A snapshot without the memory that nothing was allocated in yet: it grows by that when it needs to. The second
- * word of a snapshot says where its memory begins. @param {Uint8Array<ArrayBuffer>} snapshot
+/** A snapshot without its unused memory: it grows when it needs more. The second
+ * word of a snapshot is the offset of its memory. @param {Uint8Array<ArrayBuffer>} snapshot
  * @param {number} end of what was allocated */
 function trimmed(snapshot, end) {
   const [, start] = new Uint32Array(snapshot.buffer, snapshot.byteOffset, 2);

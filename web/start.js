@@ -1,4 +1,4 @@
-// The page of a server that was installed from a wheel: as little as a page of one's own needs.
+// The page of a server installed from a wheel: the minimum that your own page needs.
 
 import { BasculeClient, faultOf } from "./client.js";
 

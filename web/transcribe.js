@@ -1,4 +1,4 @@
-// The page of speech: text from a file or the microphone, shown as it comes. The worker does the work.
+// The page of speech: text from a file or the microphone, shown as it arrives. The worker does the work.
 
 import { make, part, show } from "./dom.js";
 import { EngineCard } from "./engine.js";
@@ -17,7 +17,7 @@ const task = part("task", HTMLSelectElement);
 const list = part("segments", HTMLOListElement);
 const recorder = new Recorder();
 const waveform = new Waveform(part("waveform", HTMLCanvasElement));
-/** What waits for the model. @type {Float32Array<ArrayBuffer> | null} */
+/** The recording that waits for the model. @type {Float32Array<ArrayBuffer> | null} */
 let queued = null;
 /** @type {import("./protocol.js").Transcription | null} */
 let transcription = null;

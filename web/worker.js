@@ -1,5 +1,5 @@
 // The worker: Pyodide, the tokenizer, the device and the loader live here, so that the page itself
-// is always free to draw and to answer.
+// stays responsive.
 
 import { boot } from "./boot.js";
 import "./bridge/importer.js";
@@ -122,7 +122,7 @@ async function answer(request) {
   }
 }
 
-/** Embeddings as what may be transferred. @param {Promise<any>} finding */
+/** Embeddings in a form that can be transferred. @param {Promise<any>} finding */
 async function embeddingsOf(finding) {
   const started = performance.now();
   const answer = await finding;
@@ -135,7 +135,7 @@ async function embeddingsOf(finding) {
   return { ...result, rows: count, columns, ms: performance.now() - started };
 }
 
-/** A numpy matrix as what may be transferred. @param {Promise<any>} finding */
+/** A numpy matrix in a form that can be transferred. @param {Promise<any>} finding */
 async function matrixOf(finding) {
   const started = performance.now();
   const answer = await finding;
@@ -145,7 +145,7 @@ async function matrixOf(finding) {
   return { data, rows, columns, ms: performance.now() - started };
 }
 
-/** A copy of Python's floats; the proxy is done with. @param {any} proxy */
+/** A copy of Python's floats; destroys the proxy. @param {any} proxy */
 function floatsOf(proxy) {
   const buffer = proxy.getBuffer("f32");
   const [data, shape] = [buffer.data.slice(), Array.from(buffer.shape)];
@@ -181,7 +181,7 @@ async function benchOf(pyodide, session, { id, model, quick, environment }) {
   return JSON.parse(await session.measure_tiers(model, quick, JSON.stringify(facts), onProgress, onTier));
 }
 
-/** What the garbage of two languages looks like from outside. @param {any} pyodide */
+/** Memory statistics of both languages. @param {any} pyodide */
 function heapStats(pyodide) {
   const memory = /** @type {any} */ (performance).memory;
   return {
@@ -209,7 +209,7 @@ function hearChecked(record) {
   if (!record.bytes || checked.has(record.url)) checked.set(record.url, { ...record, at: performance.now() });
 }
 
-/** What a prefetch has read was for one load. */
+/** Drop a prefetch's results: they were for one load. */
 function dropChecked() {
   for (const { url, at } of checked.values()) checked.set(url, { url, at });
 }
