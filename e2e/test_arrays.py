@@ -9,7 +9,7 @@ import pytest
 from e2e.conftest import Site
 from e2e.engines import Engine, Page
 
-AWAIT = "Write `await x.numpy()` first: its numbers are then known to plain code, too."
+AWAIT = "Write `await x.numpy()` first: synchronous code can then use its numbers, too."
 SCRIPT = """
 import bascule
 import bascule.array as xp

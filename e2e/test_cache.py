@@ -159,7 +159,7 @@ def test_a_quota_that_is_too_small(
     assert_right(page)
     result = page.run("() => document.querySelector('#notes').textContent")
     assert "not cached for the next visit" in result
-    assert "not enough space" in result or "the store accepts no more" in result
+    assert "not enough space" in result or "writing to the store failed" in result
     print(f"{engine.name}: {sent(hub) / size:.2f} of the file sent where a third of it can be kept")
     kept = page.run("() => bascule.cache('ls')")
     assert sum(each["stored_nbytes"] for each in kept) < 12_000_000

@@ -35,7 +35,7 @@ def load(page: Page) -> tuple[str, str, dict[str, Any]]:
     able = {name: row["expected_ms"] for name, row in rows.items() if not row["refused"]}
     if decision:
         assert loaded["tier"] == decision["chosen"] == min(able, key=lambda name: able[name])
-        assert ("software one" in decision["warning"]) == any("webgpu" in name for name in able)
+        assert ("software adapter" in decision["warning"]) == any("webgpu" in name for name in able)
     return loaded["tier"], reason, rows
 
 
@@ -48,7 +48,7 @@ def test_auto_takes_the_fastest_and_says_why(
     # Every WebGPU here is a software one, which loses; the page says so in plain words.
     assert tier in ON_CPU
     assert (not rows["webgpu"]["refused"]) == engine.webgpu
-    assert ("software one" in reason) == engine.webgpu
+    assert ("software adapter" in reason) == engine.webgpu
     if engine.webgpu:
         assert "webgpu works, on the same adapter" in rows["webgpu-limited"]["refused"]
     else:

@@ -476,7 +476,7 @@ def test_a_frozen_holder_is_not_waited_for(
 
 LOAD += """
 async def freeze(url):
-    "Take the lock as another worker would, and never let go."
+    "Use the lock as another worker would, and never let go."
     from pyodide.code import run_js
     key = hashlib.sha256(url.encode()).hexdigest()[:32]
     await run_js("(name) => new Promise((held) => { navigator.locks.request(name, () => { held(); "

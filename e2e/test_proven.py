@@ -72,7 +72,7 @@ def test_a_wrong_op_costs_the_tier(
     refused, output, rows = json.loads(page.run("(code) => lab.run(code)", code))
     # Asked for by its name, the tier is not replaced: an error that says what is wrong.
     assert "layer_norm" in refused["error"]["what"]
-    assert "comes out wrong on this device" in refused["error"]["what"]
+    assert "is wrong on this device" in refused["error"]["what"]
     # "auto" would take it and leaves it.
     print(f"{webgpu_engine.name}: {output['reason']}")
     assert output["reason"].startswith("auto took wasm: ")

@@ -248,7 +248,7 @@ def test_the_parts_by_themselves(page: Page) -> None:
               why("wasm", "auto", { refused: "the browser has WebGPU and found no adapter" }),
               why("wasm", "auto", { refused: "BASCULE_DISABLE_WEBGPU is set" }),
               why("wasm", "auto", { refused: "it takes 9 MiB, and there is room for 1 MiB" }),
-              why("wasm", "auto", {}, "the GPU here is a software one"),
+              why("wasm", "auto", {}, "the GPU here is a software adapter"),
               why("cpu", "auto", {}, "", "webgpu"),
               why("cpu", "cpu", {}),
             ],

@@ -78,7 +78,7 @@ async def test_shards_make_the_same_model(
     [
         ("{", "not JSON"),
         ('{"weight_map": []}', "no weight_map"),
-        ('{"weight_map": {"a": "../../etc/passwd"}}', "no shard's name"),
+        ('{"weight_map": {"a": "../../etc/passwd"}}', "not a shard's name"),
         ('{"weight_map": {"a": "model-00001-of-00002.bin"}}', "expected one of"),
         ('{"weight_map": {"a": "model-00001-of-00003.safetensors"}}', "has 'a', and it has not"),
     ],

@@ -99,7 +99,7 @@ def test_embeddings_are_the_goldens(tier: str) -> None:
     rows = np.reshape(result["rows"], (-1, result["columns"]))
     assert (cosines(rows, expected.embeddings) >= 0.99999).all()
     assert "embed_rows()" in result["message"]
-    unproven = any("no trial: numpy is not there" in step for step in result["steps"])
+    unproven = any("no trial: numpy is not installed" in step for step in result["steps"])
     assert unproven == (tier == "webgpu")
 
 

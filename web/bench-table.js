@@ -47,7 +47,7 @@ export function detailsOf(measured) {
   const device = measured.facts.device;
   const rows = [
     rowOfList("Device", device.value === null ? device.source : String(device.value)),
-    ...(isSoftware(measured) ? [rowOfList("Kind", "software adapter: the CPU imitates a GPU")] : []),
+    ...(isSoftware(measured) ? [rowOfList("Kind", "software adapter: a GPU emulated on the CPU")] : []),
     ...FIGURES.map(([name, text, unit]) => rowOfList(text, figureText(measured.figures[name], unit))),
     rowOfList("Timed by", String(measured.facts.timed_by?.value ?? NONE)),
   ];

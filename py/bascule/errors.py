@@ -44,7 +44,7 @@ class ContextLengthError(BasculeError):
     def __init__(self, n_tokens: int, limit: int) -> None:
         self.n_tokens = n_tokens
         self.limit = limit
-        hint = 'Shorten the text, or let old tokens go with overflow="slide".'
+        hint = 'Shorten the text, or drop old tokens with overflow="slide".'
         super().__init__(f"{n_tokens:,} tokens do not fit a context of {limit:,}.", hint=hint)
 
 
@@ -63,7 +63,7 @@ class ModelFileError(BasculeError):
     """A model file is damaged, malicious or of another kind than its name says."""
 
     category = "model-file"
-    _HINT = "Copy or fetch the model's files again, or save them anew."
+    _HINT = "Copy or fetch the model's files again, or save them again."
 
     def __init__(self, file: str, problem: str, *, hint: str = "") -> None:
         self.file = file
@@ -205,7 +205,7 @@ class BudgetError(LimitError):
         self.budget_nbytes = budget_nbytes
         hint = hint or (
             "Give the pool a larger budget_nbytes, load the model with quantize=8 or quantize=4, "
-            "or take a shorter max_length."
+            "or use a shorter max_length."
         )
         limit = f"{free_nbytes:,} of the pool's budget of {budget_nbytes:,} bytes are free"
         super().__init__(model, f"{needed_nbytes:,} bytes", limit, hint=hint)
@@ -253,7 +253,7 @@ class HostMemoryError(BasculeError, MemoryError):
             "Close other models and programs (in a browser: other tabs), or load the model with "
             "quantize=8 or quantize=4."
         )
-        super().__init__(f"There is no memory left for {asked}{detail}.", hint=hint)
+        super().__init__(f"There is not enough memory for {asked}{detail}.", hint=hint)
 
 
 class GpuError(BasculeError):
@@ -280,7 +280,7 @@ class GpuOutOfMemoryError(GpuError):
         size = "" if nbytes is None else f" of {nbytes:,} bytes"
         hint = (
             "Close other models (in a browser: other tabs), run fewer or shorter texts at once, "
-            "take a shorter max_length, load the model with quantize=8 or quantize=4, or use "
+            "use a shorter max_length, load the model with quantize=8 or quantize=4, or use "
             'tier="wasm".'
         )
         words = f" ({detail})" if detail else ""
@@ -323,7 +323,7 @@ class WrongResultError(GpuError):
         self.found = found
         self.f16_cache = f16_cache
         hint = 'Use tier="auto" or "cpu", and update the graphics driver or the browser.'
-        super().__init__("proof", f"{where} comes out wrong on this device ({found}).", hint=hint)
+        super().__init__("proof", f"{where} is wrong on this device ({found}).", hint=hint)
 
 
 class DeviceLostError(GpuError):

@@ -277,7 +277,7 @@ async def test_mistakes_say_what_to_do(device: bascule.Device, rng: np.random.Ge
         (lambda: ops.gelu(x.astype(np.float64)), r"dtype float64.*astype\(numpy.float32\)"),
         (lambda: ops.gelu(x > 0), "dtype bool"),
         (lambda: ops.gelu(np.arange(4)), r"op gelu, x: expected floats.*astype"),
-        (lambda: ops.gelu(np.zeros((3, 0), np.float32)), "something in it"),
+        (lambda: ops.gelu(np.zeros((3, 0), np.float32)), "a non-empty array"),
         (lambda: ops.gelu(np.float32(3)), "at least one axis"),
         (lambda: ops.gelu([[1.0], [1.0, 2.0]]), "op gelu, x: expected an array"),
         (lambda: ops.gelu(None), "op gelu: expected operand 'x'"),

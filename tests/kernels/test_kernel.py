@@ -236,7 +236,7 @@ async def test_huge_counts_are_folded_where_the_kernel_can_tell(device: bascule.
         ({"x": "a text"}, "kernel.wgsl, x"),
         ({"out": None}, "an argument for z"),
         ({"out": "numpy"}, "an output"),
-        ({"out": (0,)}, "something in it"),
+        ({"out": (0,)}, "a non-empty shape"),
         ({"out": np.ones(4, np.float64)}, "float64"),
         ({"w": 1}, "'w'"),
     ],

@@ -314,7 +314,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"rope_parameters": {"sliding_attention": {"rope_type": "yarn"}}},
         "its rope_type is 'yarn'",
     ),
-    ("modernbert", {"rope_parameters": {"full_attention": 3}}, "no JSON object"),
+    ("modernbert", {"rope_parameters": {"full_attention": 3}}, "not a JSON object"),
     ("modernbert", {"classifier_pooling": "max"}, "its classifier_pooling is 'max'"),
     ("modernbert", {"hidden_activation": "quick_gelu"}, "hidden_activation is 'quick_gelu'"),
     ("roberta", {"architectures": ["RobertaForTokenClassification"]}, "whose head is not run"),

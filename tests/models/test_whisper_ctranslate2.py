@@ -170,7 +170,7 @@ def test_files_that_lie_are_rejected(
     ("change", "error", "told"),
     [
         ({"decoder/activation": np.array(0, np.int8)}, UnsupportedModelError, "activation is 0"),
-        ({"decoder/activation": np.zeros(3, np.int8)}, ModelFileError, "no whole number"),
+        ({"decoder/activation": np.zeros(3, np.int8)}, ModelFileError, "not a whole number"),
         ({"decoder/num_heads": None}, ModelFileError, "decoder_attention_heads"),
         ({"encoder/num_heads": np.array(-4, np.int16)}, ModelFileError, "attention_heads is -4"),
         ({"decoder/adapter/weight": np.zeros(2, np.float32)}, UnsupportedModelError, "adapter"),

@@ -116,7 +116,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         graph.call("relative_bias", odd, length=3, max_distance=9)
     with pytest.raises(InputError, match="a max_distance above 2"):
         graph.call("relative_bias", table, length=3, max_distance=2)
-    with pytest.raises(InputError, match="a length from 1 on"):
+    with pytest.raises(InputError, match="a length of at least 1"):
         graph.call("relative_bias", table, length=0, max_distance=9)
     x = graph.input("x", (1, 2, 6))
     for size, angles in ((3, "a"), (4, "b"), (2, "c"), (0, "d")):

@@ -106,7 +106,7 @@ async def test_no_token_comes_from_nan(tier: str, sampling: Sampling) -> None:
                 if len(stream.result.ids) == 5:
                     language.weights.write(target, 16, np.full(1, np.nan, np.float32))
 
-        with pytest.raises(NotFiniteError, match="logit behind token") as met:
+        with pytest.raises(NotFiniteError, match="logit after token") as met:
             await asyncio.wait_for(read_and_poison(), 60)
         given = stream.result.ids
         assert 5 <= len(given) < 24

@@ -76,9 +76,9 @@ def test_prompts() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"suppress_tokens": "all"}, "suppress_tokens is no list"),
-        ({"suppress_ids_begin": [N_ROWS]}, "suppress_ids_begin is no list"),
-        ({"suppress_tokens": [True]}, "suppress_tokens is no list"),
+        ({"suppress_tokens": "all"}, "suppress_tokens is not a list"),
+        ({"suppress_ids_begin": [N_ROWS]}, "suppress_ids_begin is not a list"),
+        ({"suppress_tokens": [True]}, "suppress_tokens is not a list"),
     ],
     ids=str,
 )

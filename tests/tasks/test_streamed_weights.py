@@ -235,7 +235,7 @@ async def test_passes_read_from_the_cache_and_never_from_the_network(
             for path in chunks:
                 path.unlink()
             server.up()
-            with pytest.raises(SourceError, match="not in the cache any more"):
+            with pytest.raises(SourceError, match="no longer in the cache"):
                 await model.embed(TEXTS)
             assert server.requests == []
 

@@ -229,7 +229,7 @@ async def test_a_logit_that_is_no_number_is_an_error(tmp_path: Path, tier: str) 
     async with loaded(tmp_path, tier) as model:
         target = model.weights.targets["decoder.final_layer_norm.weight"]
         model.weights.write(target, 0, np.full(32, np.nan, np.float32))
-        with pytest.raises(NotFiniteError, match="a logit behind token 0"):
+        with pytest.raises(NotFiniteError, match="a logit after token 0"):
             await model.generate(TEXTS, max_new_tokens=3)
         model.weights.write(target, 0, np.ones(32, np.float32))
         for answer in await model.generate(TEXTS, max_new_tokens=3):

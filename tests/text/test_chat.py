@@ -141,7 +141,7 @@ async def test_a_file_without_a_template_says_so() -> None:
         ([{"role": "user", "content": b"x"}], "content"),
         ([{"role": "user", "content": ["x"]}], "expected content of text"),
         ([{"role": "assistant", "tool_calls": []}], "expected content of text"),
-        ([{"role": "user", "content": "\udc00"}], "half a character"),
+        ([{"role": "user", "content": "\udc00"}], "a lone surrogate"),
         ([{"role": "user", "content": 1e300}], "a number"),
         ([{"role": "user", "content": float("nan")}], "a number"),
         ([{"role": "user", "content": "", 3: "x"}], "keys of text"),

@@ -122,7 +122,7 @@ def test_which_chat_template_is_taken() -> None:
         read_folder_vocabulary(replace(files(chat_template=5), chat_template=None))
     with pytest.raises(ModelFileError, match=r"chat_template\.jinja: it is not UTF-8"):
         read_folder_vocabulary(replace(FILES, chat_template=b"\xff"))
-    with pytest.raises(ModelFileError, match="half a character"):
+    with pytest.raises(ModelFileError, match="a lone surrogate"):
         read_folder_vocabulary(replace(files(chat_template="\ud800"), chat_template=None))
 
 
@@ -156,16 +156,16 @@ UNSOUND: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (put("model", "vocab", "!", to=1), "two tokens have the id 1"),
     (put("model", "vocab", "!", to=-1), "the id -1"),
     (put("model", "vocab", "!", to=1 << 40), "the id 1099511627776"),
-    (put("model", "vocab", "\ud800", to=400), "half a character"),
+    (put("model", "vocab", "\ud800", to=400), "a lone surrogate"),
     (put("model", "vocab", "x" * 5000, to=400), "at most 4,096 characters"),
     (put("model", "merges", to=None), "no merges"),
-    (put("model", "merges", "0", to=["h"]), "is no pair"),
-    (put("model", "merges", "0", to=["h", "e", "y"]), "is no pair"),
-    (put("model", "merges", "0", to=["h ", "e"]), "is no pair"),
+    (put("model", "merges", "0", to=["h"]), "is not a pair"),
+    (put("model", "merges", "0", to=["h", "e", "y"]), "is not a pair"),
+    (put("model", "merges", "0", to=["h ", "e"]), "is not a pair"),
     (put("model", "merges", "0", to="he"), "merges, number 0: expected two tokens"),
     (put("model", "merges", "0", to=["zz", "zz"]), "merges, number 0: expected two tokens"),
-    (put("model", "ignore_merges", to=1), "ignore_merges is no boolean"),
-    (put("added_tokens", to={}), "added_tokens are no list"),
+    (put("model", "ignore_merges", to=1), "ignore_merges is not a boolean"),
+    (put("added_tokens", to={}), "added_tokens are not a list"),
     (put("added_tokens", "0", to=5), "added_tokens has no content"),
     (put("added_tokens", "0", "id", to=None), "the id None"),
     (put("added_tokens", "0", "id", to=3), "two tokens have the id 3"),
@@ -226,7 +226,7 @@ def test_bytes_that_become_another_token() -> None:
 
 def test_unsound_configurations_are_told() -> None:
     for config, words in (
-        ({"bos_token": 5}, "bos_token is no text"),
+        ({"bos_token": 5}, "bos_token is not a text"),
         ({"eos_token": "<nothing>"}, "'<nothing>' is none of the tokens"),
         ({"add_bos_token": 1}, "add_bos_token: expected a boolean"),
         ({"add_eos_token": True}, "add_eos_token"),

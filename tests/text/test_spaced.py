@@ -196,15 +196,15 @@ OTHERS: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
 UNSOUND: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
     ("gemma", change("model", "vocab", "<0x00>", to="x"), "a token has the id x"),
     ("gemma", lambda told: told["model"]["vocab"].pop("<0x7F>"), "no token <0x7F>"),
-    ("gemma", change("model", "byte_fallback", to=1), "byte_fallback is no boolean"),
+    ("gemma", change("model", "byte_fallback", to=1), "byte_fallback is not a boolean"),
     ("gemma", change("model", "unk_token", to="<no>"), "unk_token is '<no>'"),
-    ("gemma", change("model", "fuse_unk", to="x"), "fuse_unk is no boolean"),
+    ("gemma", change("model", "fuse_unk", to="x"), "fuse_unk is not a boolean"),
     ("unigram of words", change("model", "unk_id", to=10_000), "unk_id is 10000"),
     ("unigram of words", change("model", "unk_id", to=True), "unk_id is True"),
-    ("unigram of words", change("model", "vocab", "5", to=["x"]), "is no token with its score"),
-    ("unigram of words", change("model", "vocab", "5", to=["x", nan]), "is no token with its"),
-    ("unigram of words", change("model", "vocab", to={}), "is no token with its score"),
-    ("unigram of words", change("model", "vocab", "5", to=["b", 1.0]), "a token stands twice"),
+    ("unigram of words", change("model", "vocab", "5", to=["x"]), "is not a token with its score"),
+    ("unigram of words", change("model", "vocab", "5", to=["x", nan]), "is not a token with its"),
+    ("unigram of words", change("model", "vocab", to={}), "is not a token with its score"),
+    ("unigram of words", change("model", "vocab", "5", to=["b", 1.0]), "a token occurs twice"),
 ]
 
 
@@ -231,7 +231,7 @@ def test_unsound_files_are_rejected(
 def test_a_unigram_whose_unknown_characters_depend_on_their_neighbours() -> None:
     result = json.loads(MAKERS["unigram with bytes"]().to_str())
     result["model"]["vocab"].append(["xyz", -1.0])
-    with pytest.raises(UnsupportedModelError, match="character 'x' is no token of its own"):
+    with pytest.raises(UnsupportedModelError, match="character 'x' is not a token of its own"):
         read_folder_vocabulary(TokenizerFiles("m", json.dumps(result).encode()))
 
 

@@ -79,8 +79,8 @@ ENCODER = ModelNeed("an encoder", "product", 1e8, 90 << 20)
     ("machine", "tier", "words"),
     [
         (held(GPU, CPU), "webgpu", "against"),
-        (held(*SOFTWARE_GPU.tiers), "cpu", "a software one"),
-        (held(SLOW_GPU, FAST_WASM, CPU), "wasm", "a software one"),
+        (held(*SOFTWARE_GPU.tiers), "cpu", "a software adapter"),
+        (held(SLOW_GPU, FAST_WASM, CPU), "wasm", "a software adapter"),
         (held(replace(GPU, largest_nbytes=1 << 10), CPU), "webgpu", "against"),  # it is cut
         (held(replace(GPU, total_nbytes=80 << 20), CPU), "cpu", "room for 80.0 MiB"),
         (held(TierFacts("webgpu", "no adapter was found"), CPU), "cpu", "no adapter was found"),

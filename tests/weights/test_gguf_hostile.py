@@ -92,7 +92,7 @@ HOSTILE = {
     "a string past the end": (value(STRING, string("ab", 40)), r"metadata 'k': .* found 40 bytes"),
     "a negative length": (value(STRING, string("ab", 2**64 - 8)), r"found 18,446,744,073,709,5"),
     "a string that is no UTF-8": (value(STRING, string(b"\xff")), r"metadata 'k': expected UTF-8"),
-    "half a character": (value(STRING, string("ü".encode()[:1])), r"'k': expected UTF-8"),
+    "a lone surrogate": (value(STRING, string("ü".encode()[:1])), r"'k': expected UTF-8"),
     # arrays
     "an array past the end": (value(ARRAY, array(U64, [], 9)), r"'k' of uint64: .* found 72 bytes"),
     "an array whose size wraps": (value(ARRAY, array(U64, [], 2**61 + 1)), r"found 18,446,744,"),
@@ -167,7 +167,7 @@ HOSTILE = {
     "a row of half a block": (f32(16, 2, kind=2), r"multiple of 32 elements for Q4_0, .* 16"),
     "a row of a block too small": (f32(32, 8, kind=12), r"256 elements for Q4_K, found rows of 32"),
     # types
-    "a type not read": (f32(32, kind=6), r"found type 6 \(Q5_0\)\. Take a file of another"),
+    "a type not read": (f32(32, kind=6), r"found type 6 \(Q5_0\)\. Use a file of another"),
     "an unknown type": (f32(32, kind=40), r"a type of F32, .*, found type 40 \(unknown\)"),
     "a removed type": (f32(32, kind=4), r"type 4 \(Q4_2\)"),
     "a negative type": (f32(32, kind=2**32 - 1), r"type 4,294,967,295 \(unknown\)"),

@@ -156,7 +156,7 @@ async def test_another_model_under_the_same_name_ends_the_load(site: Site, short
     source = remote(site.url)
     header = await read_gguf(source)
     site.server.replace(f"m/{FILE}", fresh)
-    with pytest.raises(FileChangedError, match="another model"):
+    with pytest.raises(FileChangedError, match="a different model"):
         await load_gguf_weights(source, FILE, header, PARAMETERS, store)
     assert not store.arrivals.complete
     await source.settle()

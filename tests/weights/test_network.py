@@ -411,7 +411,7 @@ async def test_little_room_evicts_the_least_recently_used(
     assert stored["m"] == stored["used"] == size
     assert "old" not in stored
     monkeypatch.setenv("BASCULE_CACHE_MOST_GB", str(0.5 * size / 1e9))
-    with pytest.warns(UserWarning, match=r"is not cached .*not enough space .* MB missing"):
+    with pytest.warns(UserWarning, match=r"is not cached .*not enough space .*MB missing"):
         store, _ = await load(f"{site.server.url}/old")
     assert_is(store, 5)
     assert stored_by_model()["used"] == size
@@ -424,7 +424,7 @@ async def test_a_full_disk_is_told_and_the_load_goes_on(site: Site) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (CHUNK // 2, before[1]))
     try:
-        with pytest.warns(UserWarning, match="the disk accepts no more"):
+        with pytest.warns(UserWarning, match="writing to the disk failed"):
             store, _ = await load(site.url)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

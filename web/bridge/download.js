@@ -122,7 +122,7 @@ export class CachedFile {
 
   /** Read all of a small file, whose size the server need not send. @param {number} most */
   async readAll(most) {
-    if (this.nbytes > most) throw this.#fault("large", "it is too large for what it should hold", 0);
+    if (this.nbytes > most) throw this.#fault("large", "it is too large for its kind", 0);
     if (this.nbytes >= 0) return this.read(0, this.nbytes);
     const bytes = await this.#remote.readAll(most, this.#abort.signal);
     this.#entry = this.#fresh({ .../** @type {Version} */ (this.#remote.version), nbytes: bytes.length });
@@ -174,7 +174,7 @@ export class CachedFile {
       this.#held = null;
       if (!this.#buffer.length) this.#buffer = this.#newBuffer();
       const bytes = await this.#fromStore(index, this.#buffer);
-      if (!bytes) throw this.#fault("evicted", "these bytes are not in the cache any more", index * this.chunkNbytes);
+      if (!bytes) throw this.#fault("evicted", "these bytes are no longer in the cache", index * this.chunkNbytes);
       return use(this.#hold(index, bytes));
     });
     this.#turn = work.catch(() => {});

@@ -116,7 +116,7 @@ export class Remote {
       for await (const part of body(response, stop, Infinity, 0)) {
         parts.push(part.slice());
         nbytes += part.length;
-        if (nbytes > most) throw new Fault("large", "it is too large for what it should hold", 0);
+        if (nbytes > most) throw new Fault("large", "it is too large for its kind", 0);
       }
       // A compressed body's length is not the file's; without compression they must agree.
       const promised = response.headers.get("content-length");
@@ -170,7 +170,7 @@ export class Remote {
   #checkVersion(response, at) {
     const encoding = response.headers.get("content-encoding") ?? "identity";
     if (encoding !== "identity") {
-      throw new Fault("source", "the server compressed a file that was asked for as it is", at);
+      throw new Fault("source", "the server compressed a file that was requested uncompressed", at);
     }
     if (response.status === 206) this.#checkRange(response.headers.get("content-range") ?? "", at);
     const now = versionOf(response);

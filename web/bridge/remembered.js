@@ -29,7 +29,7 @@ export class Remembered {
     const entry = await this.#attempt((database) => database.get(STORE, key));
     if (entry === undefined) return this.#memory.get(key) ?? "";
     if (isEntry(entry?.json)) return entry.json;
-    this.warn("an entry was damaged and is dropped");
+    this.warn("an entry was damaged and has been dropped");
     await this.#attempt((database) => database.delete(STORE, key));
     return "";
   }

@@ -126,7 +126,7 @@ export class Shelf {
       await this.#journal.save(this.#key, entry);
       this.#channel?.postMessage(hash);
     } catch (error) {
-      this.#stopStoring(`the store accepts no more (${/** @type {Error} */ (error).message})`);
+      this.#stopStoring(`writing to the store failed (${/** @type {Error} */ (error).message})`);
     }
   }
 

@@ -38,5 +38,5 @@ class MustAwaitError(SetupError, ValueError):
         super().__init__(
             f"{what} needs the numbers of an array, and plain code can neither wait for them here "
             f"nor read them through a canvas ({why}).",
-            hint="Write `await x.numpy()` first: its numbers are then known to plain code, too.",
+            hint="Write `await x.numpy()` first: synchronous code can then use its numbers, too.",
         )

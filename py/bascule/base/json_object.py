@@ -88,12 +88,12 @@ def json_object(data: bytes, file: str, limits: JsonLimits = SMALL) -> dict[str,
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise JsonFault("a name stands twice")
+        raise JsonFault("a name occurs twice")
     return result
 
 
 def _no_constant(name: str) -> Any:
-    raise JsonFault(f"{name} is no JSON number")
+    raise JsonFault(f"{name} is not a JSON number")
 
 
 _STRICT: dict[str, Any] = {"object_pairs_hook": _unique, "parse_constant": _no_constant}
@@ -127,4 +127,4 @@ def _n_items(bare: bytes) -> int:
 def _check_surrogates(data: bytes) -> None:
     """Reject escaped lone surrogates, which UTF-8 cannot encode."""
     if _SURROGATE.search(data) and not _NO_LONE_SURROGATE.fullmatch(data):
-        raise JsonFault("it holds half a character")
+        raise JsonFault("it has a lone surrogate")

@@ -57,7 +57,7 @@ class FolderRemembered:
             return None
         entry = _entry_of(data, key)
         if entry is None:
-            self._warn(f"{path} was damaged and is dropped")
+            self._warn(f"{path} was damaged and has been dropped")
             self._drop(path)
         return entry
 
@@ -105,7 +105,9 @@ class FolderRemembered:
     def _warn(self, what: str) -> None:
         if not self._warned:
             self._warned = True
-            message = f"What Bascule learns about this machine is not all kept: {what}."
+            message = (
+                f"Not everything that Bascule learns about this machine could be stored: {what}."
+            )
             warnings.warn(message, RememberedWarning, stacklevel=3)
 
 

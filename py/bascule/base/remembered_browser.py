@@ -39,7 +39,7 @@ class PageRemembered:
             return parse_json(text.encode("utf-8", "surrogatepass"), LIMITS)
         except JsonFault as fault:
             # The bridge has checked that it is an object; it warns once per worker.
-            self._bridge.warn(f"an entry was damaged and is dropped ({fault})")
+            self._bridge.warn(f"an entry was damaged and has been dropped ({fault})")
             return None
 
     async def put(self, key: str, entry: Entry) -> None:

@@ -73,7 +73,7 @@ def _sync_in_page(work: Awaitable[T]) -> T:
     if not can_run_sync():
         _close_unawaited(work)
         raise SetupError(
-            "This browser cannot wait inside plain code (it has no JSPI).",
+            "This browser cannot wait in synchronous code (it has no JSPI).",
             hint="Write `await` instead of sync().",
         )
     return run_sync(work)

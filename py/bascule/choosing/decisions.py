@@ -97,7 +97,7 @@ def software_warning(tiers: Sequence[TierFacts]) -> str:
     for facts in tiers:
         if facts.software and not facts.refused:
             return (
-                f"the GPU here is a software one ({facts.device_name}): the CPU imitates it. "
+                f"the GPU here is a software adapter ({facts.device_name}), emulated on the CPU. "
                 "Install the graphics driver, or turn hardware acceleration on in the browser."
             )
     return ""

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 def add_rank_arguments(parser: argparse.ArgumentParser) -> None:
     """What `rank` takes."""
-    parser.add_argument("query", metavar="QUERY", help="what the texts shall answer")
+    parser.add_argument("query", metavar="QUERY", help="the query")
     add_classify_arguments(parser)
-    parser.add_argument("--best", type=int, metavar="N", help="print the N best alone")
+    parser.add_argument("--best", type=int, metavar="N", help="print only the N best")
 
 
 def add_classify_arguments(parser: argparse.ArgumentParser) -> None:

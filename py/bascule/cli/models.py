@@ -31,7 +31,7 @@ def add_quantize_argument(parser: argparse.ArgumentParser) -> None:
         "--quantize",
         type=_bits_or_format,
         metavar="FORMAT",
-        help="make float weights blocks of fewer bits, or float16: 4, 8, q4_0, q4_1, q8_0 or f16",
+        help="quantize float weights, or store them as float16: 4, 8, q4_0, q4_1, q8_0 or f16",
     )
 
 

@@ -39,13 +39,13 @@ async def transcribe(parsed: argparse.Namespace) -> None:
     from bascule.tasks.voice import VoiceActivityModel
 
     async with AsyncExitStack() as opened:
-        hint = "Take a speech model, such as whisper-tiny.en or whisper-base."
+        hint = "Use a speech model, such as whisper-tiny.en or whisper-base."
         transcriber = opened_model(parsed, SpeechModel, "it transcribes no speech", hint)
         model = await opened.enter_async_context(transcriber)
         voice: bool | VoiceActivityModel = parsed.vad_filter
         if parsed.vad_model is not None:
             named = argparse.Namespace(model=parsed.vad_model, tier=parsed.tier)
-            hint = "Take a voice activity model, such as silero-vad."
+            hint = "Use a voice activity model, such as silero-vad."
             detector = opened_model(named, VoiceActivityModel, "it detects no speech", hint)
             voice = await opened.enter_async_context(detector)
         lines = parsed.format == "txt" and not parsed.words

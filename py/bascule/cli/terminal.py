@@ -126,19 +126,19 @@ def tuning_table(report: TuneReport, device_name: str) -> None:
     caption += f"; {len(report.skipped)} did not fit the budget." if report.skipped else "."
     console.print(caption)
     for wrong in report.wrong:
-        console.print(Text(f"Computes wrongly here, never taken: {wrong}"))
+        console.print(Text(f"Gave wrong numbers here, never used: {wrong}"))
 
 
 def cache_table(models: Sequence[Kept]) -> None:
     """What is cached, for people."""
-    table = Table("location", "kind", "kept", "of", "used", title="Kept of models")
+    table = Table("location", "kind", "kept", "of", "used", title="Cached models")
     for each in models:
         used = "now" if each.in_use else time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used))
         stored, total = (f"{n / 1e6:.1f} MB" for n in (each.stored_nbytes, each.nbytes))
         table.add_row(_plain(each.location), each.kind, stored, total, used)
     # A location is to be copied: in a file or a pipe it is never truncated.
     console = _console(width=None if sys.stdout.isatty() else 240)
-    console.print(table if models else "Nothing is kept yet.")
+    console.print(table if models else "Nothing is cached yet.")
 
 
 def doctor_table(report: Mapping[str, Any]) -> None:
@@ -155,7 +155,7 @@ def doctor_table(report: Mapping[str, Any]) -> None:
         console.print(Text.assemble(("Warning:", "bold"), f" {report['warning']}"))
     for adapter in report["adapters"]:
         table = Table("fact", "value", title=f"Adapter: {adapter['name']}", show_header=False)
-        kind = "on the CPU: slow, and right" if adapter["software"] else "hardware"
+        kind = "on the CPU: slow but correct" if adapter["software"] else "hardware"
         table.add_row("kind", kind)
         table.add_row("backend", adapter["backend"])
         table.add_row("features", ", ".join(adapter["features"]) or "none of those used")

@@ -33,12 +33,14 @@ def add_chat_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, "name, folder, URL or .gguf file", DEFAULT_LANGUAGE_MODEL)
     add_quantize_argument(parser)
     parser.add_argument("--system", help="system message, in place of the template's own")
-    parser.add_argument("--greedy", action="store_true", help="always the likeliest token")
+    parser.add_argument("--greedy", action="store_true", help="greedy decoding")
     parser.add_argument(
         "--max-new", type=int, default=256, metavar="N", help="tokens at most (%(default)s)"
     )
     parser.add_argument("--stop", action="append", default=[], help="end before this text")
-    parser.add_argument("--slide", action="store_true", help="let old tokens go at a full context")
+    parser.add_argument(
+        "--slide", action="store_true", help="drop old tokens when the context is full"
+    )
     for name, kind in (
         ("temperature", float),
         ("top-k", int),
@@ -169,9 +171,7 @@ def _tell(model: Any, result: Any) -> None:
     if not sys.stderr.isatty():
         return
     stats = result.stats
-    prompt = (
-        f"{stats['prompt_tokens']:.0f} of prompt, {stats['reused_tokens']:.0f} kept from before"
-    )
+    prompt = f"{stats['prompt_tokens']:.0f} of prompt, {stats['reused_tokens']:.0f} reused"
     print(
         f"{stats['new_tokens']:.0f} tokens, {stats['decode_tokens_per_s']:.1f} a second; "
         f"first after {stats['first_token_ms']:.0f} ms ({prompt}); "

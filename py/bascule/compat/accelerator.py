@@ -141,7 +141,7 @@ def accelerator_from(machine: Capabilities, operations_per_second: float | None)
 def _checked(ops: float, types: Iterable[ANEDataType | str], size_mb: float) -> _Needs:
     for name, value in (("required_ops_per_second", ops), ("required_model_size_mb", size_mb)):
         if not is_number(value) or not 0 <= value < 1e30:
-            raise InputError(name, "a number from 0 on", repr(value))
+            raise InputError(name, "a number of at least 0", repr(value))
     if isinstance(types, str):
         raise InputError("required_data_types", "a list of data types", repr(types))
     known = [each.value for each in ANEDataType]

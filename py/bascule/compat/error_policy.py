@@ -88,9 +88,9 @@ class FallbackStrategy:
         """InputError for a negative number."""
         attempts: Any = self.max_retry_attempts
         if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 0:
-            raise InputError("max_retry_attempts", "a whole number from 0 on", repr(attempts))
+            raise InputError("max_retry_attempts", "a whole number of at least 0", repr(attempts))
         if not isfinite(self.delay_s) or self.delay_s < 0:
-            raise InputError("retry_delay", "a time from 0 on", repr(self.retry_delay))
+            raise InputError("retry_delay", "a time of at least 0", repr(self.retry_delay))
 
     @property
     def delay_s(self) -> float:

@@ -178,7 +178,7 @@ class WebGPUMemoryOptimizer:
         allowed = f"{self.budget_nbytes:,} are allowed"
         if self.rejected:
             allowed += f"; {'; '.join(f'{name}: {why}' for name, why in self.rejected.items())}"
-        hint = "Allow more, or take a smaller model."
+        hint = "Allow more, or use a smaller model."
         return LimitError(model, needs, allowed, hint=hint)
 
 

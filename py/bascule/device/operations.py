@@ -313,6 +313,6 @@ def _program(
     except InputError as error:
         raise InputError(where, error.expected, error.found, hint=hint) from None
     if min(result.limits) < 1:
-        raise InputError(where, "a result with something in it", str(result.limits), hint=hint)
+        raise InputError(where, "a non-empty result", str(result.limits), hint=hint)
     graph.output(result)
     return freeze(graph)

@@ -23,7 +23,7 @@ def broadcast_shape(shapes: Sequence[Shape], where: str) -> Shape:
         listed = " and ".join(map(str, shapes))
         raise InputError(where, "shapes that broadcast together", listed) from None
     if 0 in result:
-        raise InputError(where, "arrays with something in them", f"shape {result}")
+        raise InputError(where, "non-empty arrays", f"shape {result}")
     return result
 
 

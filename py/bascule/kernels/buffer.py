@@ -221,7 +221,7 @@ def _checked(array: Any, what: str, wanted: BufferDType | None) -> tuple[Array, 
         raise InputError(what, "an array", str(error)) from None
     if not result.ndim or not result.size:
         hint = "Give it at least one axis, and no axis of size 0."
-        raise InputError(what, "an array with something in it", f"shape {result.shape}", hint=hint)
+        raise InputError(what, "a non-empty array", f"shape {result.shape}", hint=hint)
     if result.dtype.kind in "iu" and wanted in (None, "u32", "i32"):
         low, high = int(result.min()), int(result.max())
         least, most = (-(1 << 31), (1 << 31) - 1) if wanted == "i32" else (0, (1 << 32) - 1)

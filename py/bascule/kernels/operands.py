@@ -144,7 +144,7 @@ def _new(binding: Binding, shape: tuple[int, ...], pool: BufferPool, where: str)
         hint = f"Make a numpy array of kernel.dtype({binding.name!r})."
         raise InputError(where, f"memory for {binding.type}", f"the shape {shape}", hint=hint)
     if not shape or min(shape) < 1:
-        raise InputError(where, "a shape with something in it", str(shape))
+        raise InputError(where, "a non-empty shape", str(shape))
     _check_nbytes(binding, prod(shape) * scalar.nbytes, where)
     return pool.empty(shape, scalar.name, where)
 

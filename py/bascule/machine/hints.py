@@ -11,9 +11,9 @@ _HINTS = {
     "ane_support": 'Use tier="auto": no page reaches an NPU without WebNN.',
     "hardware_adapter": "Switch hardware acceleration on in the browser's settings, or install a "
     "driver for the GPU.",
-    "minimum_memory_mb": "Take a smaller or more strongly quantized model, or close other tabs.",
+    "minimum_memory_mb": "Use a smaller or more strongly quantized model, or close other tabs.",
     "minimum_storage_mb": "Free space with `bascule cache rm`, or allow the page to store more.",
-    "subgroup_size": "Take a kernel that works without subgroups: there is one for each.",
+    "subgroup_size": "Use a kernel that works without subgroups: there is one for each.",
     "dispatch": "Update the graphics driver, or use a tier that needs no GPU.",
     "threads": "Serve the page with the headers Cross-Origin-Opener-Policy: same-origin and "
     "Cross-Origin-Embedder-Policy: require-corp, as `bascule serve` does.",
@@ -23,10 +23,10 @@ _HINTS = {
     "indexeddb": "Leave private browsing; without it nothing is remembered between visits.",
     "compute_pressure": "Not supported on this platform: Bascule works at full speed throughout.",
     "wasm_simd": "Update the browser: every one since 2023 has it.",
-    "wasm_relaxed_simd": "Take the plain SIMD kernels: they give the same answer.",
+    "wasm_relaxed_simd": "Use the plain SIMD kernels: they give the same answer.",
     "shader-f16": "Keep weights and activations in float32.",
     "float16": "Keep weights and activations in float32.",
-    "subgroups": "Take a kernel that works without subgroups: there is one for each.",
+    "subgroups": "Use a kernel that works without subgroups: there is one for each.",
 }
 
 

@@ -58,7 +58,7 @@ class CapabilityRequirements:
         sizes |= {"minimum_storage_mb": self.minimum_storage_mb, **self.limits}
         for name, value in sizes.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise InputError(name, "a whole number from 0 on", repr(value))
+                raise InputError(name, "a whole number of at least 0", repr(value))
 
 
 def meets_requirements(available: Capabilities, required: CapabilityRequirements) -> bool:

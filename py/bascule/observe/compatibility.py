@@ -110,7 +110,7 @@ class HardwareCompatibilityReporter:
             return []
         advice = (
             "Close other applications and tabs.",
-            "Take a smaller model or smaller batches.",
+            "Use a smaller model or smaller batches.",
             "Load with quantize=8 or quantize=4.",
         )
         text = f"{nbytes >> 20:,} MiB of memory are free."
@@ -151,7 +151,7 @@ class HardwareCompatibilityReporter:
             text = f"{needs} and runs on {', '.join(able)}.{model_class}"
             results.append(Finding("info", model_name, "compatible", text))
         else:
-            advice = ("Load with quantize=4.", "Take a smaller model of its kind.")
+            advice = ("Load with quantize=4.", "Use a smaller model of its kind.")
             text = f"{needs}, and no tier here can run it."
             results.append(Finding("critical", model_name, "no_tier", text, advice))
         return self._add(results)
@@ -349,6 +349,6 @@ def _refused(facts: TierFacts) -> Finding:
 
 
 def _software(facts: TierFacts) -> Finding:
-    text = f"{facts.device_name} is a GPU that the CPU imitates: it is slow."
+    text = f"{facts.device_name} is emulated on the CPU: it is slow."
     advice = ("Install the driver of a GPU, or switch hardware acceleration on in the browser.",)
     return Finding("warning", facts.tier, "software_adapter", text, advice)

@@ -112,7 +112,7 @@ class TierReport:
             raise InputError(_WHERE, "JSON", repr(text[:80])) from None
         if (report.get("format"), report.get("version")) != (FORMAT, VERSION):
             result = f"{report.get('format')!r}, version {report.get('version')!r}"
-            hint = "Take a report that this version of bench.html has written."
+            hint = "Use a report that this version of bench.html has written."
             raise InputError(_WHERE, f"{FORMAT!r}, version {VERSION}", result, hint=hint)
         tiers = report.get("tiers")
         if not isinstance(tiers, list):

@@ -95,7 +95,7 @@ async def _processing(folder: Folder, family: ImageTextFamily, image: int) -> Im
         sizes = cropped if family.processing["do_center_crop"] else {"size": image}
         nested = {**sizes, **family.processing}
     if not isinstance(nested, dict):
-        raise ModelFileError(where, "its image_processor is no object")
+        raise ModelFileError(where, "its image_processor is not an object")
     return read_processing(nested, image, where)
 
 

@@ -59,7 +59,7 @@ async def read_text_to_text(folder: Folder, family: TextToTextFamily) -> TextToT
     tensors = all_tensors(await folder.tables(family))
     untied = "lm_head.weight" in tensors
     config = replace(config, untied=untied, weights=options.weights or "f32")
-    hint = "Take a model for generation without it."
+    hint = "Use a model for generation without it."
     expected = family_names(family, family.tensors(config))
     compare_tensors(expected, tensors, family.ignored, folder.place, hint=hint)
     ends = _ends(folder.config, config.vocabulary, place)

@@ -298,7 +298,7 @@ class Index(Closing):
         lengths = np.sqrt(np.square(wide).sum(-1, keepdims=True))
         if not lengths.all():
             at = int(np.argmin(lengths))
-            hint = 'It has no direction; metric="dot" takes it.'
+            hint = 'It has no direction; metric="dot" accepts it.'
             raise InputError(where, "rows that are not all zeros", f"one, row {at}", hint=hint)
         return (wide / lengths).astype(np.float32)
 

@@ -66,7 +66,7 @@ class IndexReader:
             and (keys is not None and keys.dtype == "U8" and len(keys.shape) == 1)
         )
         if not sound or rows is None or keys is None:
-            raise ModelFileError(file, "it is no index of Bascule's")
+            raise ModelFileError(file, "it is not an index of Bascule")
         if not 1 <= rows.shape[1] <= _MOST_DIM or keys.start < rows.start:
             raise ModelFileError(file, f"its rows have the shape {rows.shape}")
         reader = cls(file, rows.shape[1], metadata["metric"], rows.shape[0], prod(keys.shape))

@@ -280,7 +280,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
             async for token in tokens:
                 if token == NOT_A_TOKEN:
                     cache.forget()  # its keys and values may be what is broken
-                    where = f"a logit behind token {start + n_new}"
+                    where = f"a logit after token {start + n_new}"
                     raise NotFiniteError(self.name, where, self.tier)
                 n_new += 1
                 yield token

@@ -174,7 +174,7 @@ def _chosen(repo: str, names: Iterable[str]) -> set[str]:
     raise UnsupportedModelError(
         repo,
         f"{result}, and no model.safetensors",
-        hint="Take a model with safetensors weights; a .gguf file can be loaded by its URL.",
+        hint="Use a model with safetensors weights; a .gguf file can be loaded by its URL.",
     )
 
 

@@ -138,7 +138,7 @@ class ImageRuns(LoadedModel):
         rows = [np.asarray(value, np.float32).reshape(count, -1) for value in result.values()]
         for row in range(count):
             if not all(np.isfinite(value[row]).all() for value in rows):
-                raise NotFiniteError(self.name, f"the numbers of image {first + row}", self.tier)
+                raise NotFiniteError(self.name, f"the results of image {first + row}", self.tier)
         return rows
 
     async def _image_pass(self, batch: int) -> Executable:

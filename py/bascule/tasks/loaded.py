@@ -233,7 +233,7 @@ class LoadedModel(Closing):
                 wrong = other
 
     async def _demote_tier(self, wrong: WrongResultError) -> None:
-        tier, why = self.tier, f"{wrong.where} comes out wrong ({wrong.found})"
+        tier, why = self.tier, f"{wrong.where} is wrong ({wrong.found})"
         self.wrong_tiers[tier] = why
         try:
             await self._replace_device(wrong)

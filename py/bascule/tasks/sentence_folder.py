@@ -120,7 +120,7 @@ def _kind(kind: str, _: str) -> str:
 def _unknown(kind: str, folder: str, where: str) -> UnsupportedModelError:
     named = f"the module {kind[:80]!r}" + (f" in the folder {folder!r}" if folder else "")
     known = ", ".join(["Transformer", *_READERS])
-    hint = "Take a model of these modules, or embed with sentence-transformers itself."
+    hint = "Use a model of these modules, or embed with sentence-transformers itself."
     return UnsupportedModelError(
         where, f"it asks for {named}, and this version runs {known}", hint=hint
     )

@@ -76,7 +76,7 @@ async def folder_settings(encoder: Encoder, read: ReadOptional, place: str) -> F
     kind = library.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
         hint = (
-            "Take a sentence encoder, such as all-MiniLM-L6-v2; a CrossEncoder loads as a "
+            "Use a sentence encoder, such as all-MiniLM-L6-v2; a CrossEncoder loads as a "
             "classifier by its config.json's architectures (...ForSequenceClassification)."
         )
         problem = f"it is a {str(kind)[:40]} of sentence-transformers, and no SentenceTransformer"
@@ -166,7 +166,7 @@ async def _max_tokens(
         or (isinstance(result, float) and not result.is_integer() and result < positions)
     ):
         least = _SPECIAL_TOKENS + 1
-        problem = f"{key} is {str(result)[:40]}, expected a whole number from {least} on"
+        problem = f"{key} is {str(result)[:40]}, expected a whole number of at least {least}"
         raise ModelFileError(f"{place}/{file}", problem)
     return positions if result >= positions else int(result)
 
@@ -193,6 +193,6 @@ def _truncate_dim(library: Mapping[str, Any], where: str) -> int | None:
     if result is None:
         return None
     if isinstance(result, bool) or not isinstance(result, int) or result < 1:
-        problem = f"truncate_dim is {str(result)[:40]}, expected a whole number from 1 on"
+        problem = f"truncate_dim is {str(result)[:40]}, expected a whole number of at least 1"
         raise ModelFileError(where, problem)
     return result

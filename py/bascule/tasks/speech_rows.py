@@ -140,6 +140,6 @@ class RowDecoder:
         result = await executable.run({"S": programs.slots}, inputs)
         outputs = [each[: len(rows)] for each in result.values()]
         if not np.isfinite(outputs[0]).all():
-            raise self._not_finite(f"a logit behind token {rows[0].place}")
+            raise self._not_finite(f"a logit after token {rows[0].place}")
         self.passes += 1
         return list(range(first, first + len(rows))), outputs

@@ -46,7 +46,7 @@ class DecoderSteps:
         self._note(stage, began)
         self.totals["logits_reads"] += 1
         if not np.isfinite(result).all():
-            raise self.not_finite(f"a logit behind token {position}")
+            raise self.not_finite(f"a logit after token {position}")
         return result.reshape(-1)
 
     async def read(self, token: int, position: int) -> None:
@@ -70,7 +70,7 @@ class DecoderSteps:
         self._note(stage, began)
         chosen, probability = int(result[0]), float(result[1])
         if chosen < 0:
-            raise self.not_finite(f"a logit behind token {position}")
+            raise self.not_finite(f"a logit after token {position}")
         self._placed = chosen, position + 1
         return chosen, log(probability)
 

@@ -120,6 +120,6 @@ def _ids(settings: Mapping[str, Any], names: Iterable[str], rows: int, place: st
         if not isinstance(result, list) or not all(
             type(i) is int and 0 <= i < rows for i in result
         ):
-            raise ModelFileError(place, f"its {name} is no list of token ids below {rows:,}")
+            raise ModelFileError(place, f"its {name} is not a list of token ids below {rows:,}")
         return result
     return []

@@ -281,7 +281,7 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
     def _take(self, writing: Writing, token: int, at: int) -> None:
         """Add the token at that position; NotFiniteError if its logits are not finite."""
         if token == NOT_A_TOKEN:
-            raise NotFiniteError(self.name, f"a logit behind token {at - 1}", self.tier)
+            raise NotFiniteError(self.name, f"a logit after token {at - 1}", self.tier)
         result, most = writing.result, writing.asked.most
         writing.push(token)
         if not result.stop_reason and len(result.ids) == min(most, self.max_length - 1):

@@ -162,7 +162,7 @@ class VoiceActivityModel(LoadedModel):
         logits, after = (await executable.run({}, inputs)).values()
         heard, end = np.array(logits[:count, 0]), np.array(after[0])
         if not (np.isfinite(heard).all() and np.isfinite(end).all()):
-            raise NotFiniteError(self.name, "the numbers of its windows", self.tier)
+            raise NotFiniteError(self.name, "the results of its windows", self.tier)
         return heard, end
 
     async def _pass(self, count: int) -> Executable:
@@ -204,6 +204,6 @@ def _ms(samples: int) -> int:
 
 def _within(name: str, value: object, most: float = inf) -> float:
     if not is_number(value) or not 0 <= value <= most:
-        expected = "a number from 0 on" if most == inf else f"a number from 0 to {most:g}"
+        expected = "a number of at least 0" if most == inf else f"a number from 0 to {most:g}"
         raise InputError(name, expected, described(value))
     return float(value)

@@ -165,5 +165,5 @@ def check_unicode(text: str, where: str) -> None:
         if not text.isascii():
             text.encode()
     except UnicodeEncodeError as error:
-        result = f"half a character (U+{ord(text[error.start]):04X}) at index {error.start:,}"
+        result = f"a lone surrogate (U+{ord(text[error.start]):04X}) at index {error.start:,}"
         raise InputError(where, "characters that UTF-8 can hold", result) from None

@@ -27,7 +27,7 @@ async def open_chat_template(tokenizer: LanguageTokenizer, place: str) -> ChatTe
     """Open the template in the tokenizer's file, named by `place`; ModelFileError if unsound."""
     source = tokenizer.vocabulary.chat_template
     if source is None:
-        hint = "Give the model plain text, or take the variant that was trained to chat (Instruct)."
+        hint = "Give the model plain text, or use the variant that was trained to chat (Instruct)."
         raise ModelFileError(place, "it has no chat template", hint=hint)
     try:
         renderer = _renderer(source)
@@ -44,7 +44,7 @@ def _renderer(source: str) -> Renderer:
 
 
 def _unsound(place: str, fault: TemplateFault) -> ModelFileError:
-    hint = "Take the model from its makers, or give it plain text."
+    hint = "Use the model from its makers, or give it plain text."
     return ModelFileError(place, f"its chat template cannot be used: {fault}", hint=hint)
 
 

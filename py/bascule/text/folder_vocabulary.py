@@ -115,7 +115,7 @@ def _check_kind(
 
 def _unsupported(place: str, problem: str) -> UnsupportedModelError:
     hint = (
-        "Take a model with a byte-level BPE (GPT-2's, Llama 3's, Qwen's), with SentencePiece's BPE "
+        "Use a model with a byte-level BPE (GPT-2's, Llama 3's, Qwen's), with SentencePiece's BPE "
         "(Llama 2's, Gemma's), or its GGUF file."
     )
     return UnsupportedModelError(place, problem, hint=hint)
@@ -141,7 +141,7 @@ def _pre_tokenizer(config: Mapping[str, Any], model: Mapping[str, Any], place: s
         raise _unsupported(place, f"its tokens are made by {_type(model)!r}, not by a 'BPE'")
     ignores_merges = model.get("ignore_merges", False)
     if not isinstance(ignores_merges, bool):
-        raise ModelFileError(place, "its ignore_merges is no boolean")
+        raise ModelFileError(place, "its ignore_merges is not a boolean")
     steps = (config.get("normalizer"), config.get("pre_tokenizer"))
     return _asked(place, partial(pretokenizer_of, whole_words_first=ignores_merges), *steps)
 
@@ -156,7 +156,7 @@ def _tokens(vocab: object, added: object, place: str) -> tuple[tuple[str, ...], 
             raise ModelFileError(place, f"two tokens have the id {token}")
         results[token] = (text, NORMAL)
     if not isinstance(added, list | None):
-        raise ModelFileError(place, "its added_tokens are no list")
+        raise ModelFileError(place, "its added_tokens are not a list")
     for each in added or []:
         token, text, kind = _added(each, place)
         if results.get(token, (text, kind))[0] != text:
@@ -172,7 +172,7 @@ def _check_text(text: str, place: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ModelFileError(place, "it holds half a character") from None
+        raise ModelFileError(place, "it has a lone surrogate") from None
 
 
 def _id(token: object, place: str) -> int:
@@ -221,7 +221,7 @@ def _merge(merge: object, place: str) -> str:
     pair = merge if isinstance(merge, list) else []
     texts = [part for part in pair if isinstance(part, str) and " " not in part]
     if len(pair) != 2 or len(texts) != 2:
-        raise ModelFileError(place, f"its merge {str(merge)[:80]} is no pair of tokens")
+        raise ModelFileError(place, f"its merge {str(merge)[:80]} is not a pair of tokens")
     return " ".join(texts)
 
 
@@ -275,7 +275,7 @@ def _named(config: Mapping[str, Any], key: str, place: str) -> str | None:
     value = config.get(key)
     text: object = value.get("content") if isinstance(value, dict) else value
     if text is not None and not isinstance(text, str):
-        raise ModelFileError(place, f"its {key} is no text")
+        raise ModelFileError(place, f"its {key} is not a text")
     return text
 
 

@@ -82,7 +82,7 @@ class Spaced:
         pieces = [text for i, text in enumerate(tokens[: len(self.scores)]) if i not in hidden]
         known = set("".join(pieces))
         if alone := known.difference(pieces):
-            raise ValueError(f"its character {min(alone)!r} is no token of its own")
+            raise ValueError(f"its character {min(alone)!r} is not a token of its own")
         return re.compile(f"([^{re.escape(''.join(sorted(known)))}]+)")
 
     def bytes_of(self, text: str) -> bytes:

@@ -38,11 +38,11 @@ def spaced_of(
     if model.get("type") == "Unigram":
         scores, unknown = _scores(model, place), model.get("unk_id")
         if type(unknown) is not int or not 0 <= unknown < len(scores):
-            raise ModelFileError(place, f"its unk_id is {str(unknown)[:40]}, which is no token")
+            raise ModelFileError(place, f"its unk_id is {str(unknown)[:40]}, which is not a token")
         return replace(result, scores=scores, unknown=unknown)
     text = model.get("unk_token")
     if text is not None and text not in tokens:
-        raise ModelFileError(place, f"its unk_token is {str(text)[:40]!r}, which is no token")
+        raise ModelFileError(place, f"its unk_token is {str(text)[:40]!r}, which is not a token")
     ignores_merges = _flag(model, "ignore_merges", place)
     if ignores_merges and text is not None and not to_bytes:
         raise UnknownCut("it takes words whole and has a token for unknown ones")
@@ -58,7 +58,7 @@ def unigram_ids(model: Mapping[str, Any], place: str) -> dict[str, int]:
     """Return the ids of a Unigram's tokens; ModelFileError if a token occurs twice."""
     results = {text: index for index, (text, _) in enumerate(_pairs(model, place))}
     if len(results) < len(model["vocab"]):
-        raise ModelFileError(place, "a token stands twice in its vocab")
+        raise ModelFileError(place, "a token occurs twice in its vocab")
     return results
 
 
@@ -74,14 +74,14 @@ def _pairs(model: Mapping[str, Any], place: str) -> list[tuple[str, float]]:
             case [str(text), int() | float() as score] if isfinite(score):
                 results.append((text, float(score)))
             case _:
-                raise ModelFileError(place, f"{str(each)[:80]} is no token with its score")
+                raise ModelFileError(place, f"{str(each)[:80]} is not a token with its score")
     return results
 
 
 def _flag(config: Mapping[str, Any], key: str, place: str) -> bool:
     value = config.get(key, False)
     if not isinstance(value, bool):
-        raise ModelFileError(place, f"its {key} is no boolean")
+        raise ModelFileError(place, f"its {key} is not a boolean")
     return value
 
 

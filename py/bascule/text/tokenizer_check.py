@@ -101,7 +101,7 @@ def _word_piece(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
     ids = _vocab(config, least=0)
     unknown, most = config.get("unk_token"), config.get("max_input_chars_per_word", 100)
     if not isinstance(unknown, str) or unknown not in ids:
-        raise UnsoundStep(f"its token for unknown words, {str(unknown)[:40]!r}, is no token")
+        raise UnsoundStep(f"its token for unknown words, {str(unknown)[:40]!r}, is not a token")
     if type(most) is not int or not 1 <= most <= _MOST_WORD:
         result = str(most)[:40]
         raise UnsoundStep(f"its max_input_chars_per_word is {result}, not 1 to {_MOST_WORD}")
@@ -119,7 +119,7 @@ def _bpe(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
     suffix = None if suffix is None else text(0, MOST_WIDTH)(suffix) or None
     unknown = config.get("unk_token")
     if unknown is not None and (not isinstance(unknown, str) or unknown not in ids):
-        raise UnsoundStep(f"its token for unknown text, {str(unknown)[:40]!r}, is no token")
+        raise UnsoundStep(f"its token for unknown text, {str(unknown)[:40]!r}, is not a token")
     merges = config.get("merges")
     if not isinstance(merges, list):
         raise UnsoundStep("its model has no merges")
@@ -141,9 +141,9 @@ def _merge(merge: object, ids: Mapping[str, int]) -> list[str]:
 def _unigram(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
     vocab, unknown = config.get("vocab"), config.get("unk_id")
     if not isinstance(vocab, list) or not 1 <= len(vocab) <= MOST_TOKENS:
-        raise UnsoundStep(f"its vocab is no list of 1 to {MOST_TOKENS:,} tokens")
+        raise UnsoundStep(f"its vocab is not a list of 1 to {MOST_TOKENS:,} tokens")
     if type(unknown) is not int or not 0 <= unknown < len(vocab):
-        raise UnsoundStep(f"its unk_id is {str(unknown)[:40]}, which is no token")
+        raise UnsoundStep(f"its unk_id is {str(unknown)[:40]}, which is not a token")
     pairs: list[tuple[str, float]] = []
     ids: dict[str, int] = {}
     for index, each in enumerate(vocab):
@@ -151,10 +151,10 @@ def _unigram(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
             case [str(token), int() | float() as score] if isfinite(score):
                 pairs.append((_token(token, least=1), float(score)))
             case _:
-                raise UnsoundStep(f"{str(each)[:80]} is no token with its score")
+                raise UnsoundStep(f"{str(each)[:80]} is not a token with its score")
         ids[token] = index
     if len(ids) < len(vocab):
-        raise UnsoundStep("a token stands twice in its vocab")
+        raise UnsoundStep("a token occurs twice in its vocab")
     fallback = flag(config.get("byte_fallback", False))
     return {"unk_id": unknown, "byte_fallback": fallback, "vocab": pairs}, ids
 
@@ -190,12 +190,12 @@ def _id(number: object) -> int:
 def _added_tokens(tokens: object, ids: dict[str, int]) -> list[dict[str, Any]]:
     """Return the added tokens, and add their ids to `ids`."""
     if not isinstance(tokens, list | None) or len(tokens or []) > _MOST_ADDED:
-        raise UnsoundStep(f"its added_tokens are no list of at most {_MOST_ADDED:,}")
+        raise UnsoundStep(f"its added_tokens are not a list of at most {_MOST_ADDED:,}")
     by_id = {number: token for token, number in ids.items()}
     results: list[dict[str, Any]] = []
     for each in tokens or []:
         if not isinstance(each, dict):
-            raise UnsoundStep("one of its added_tokens is no object")
+            raise UnsoundStep("one of its added_tokens is not an object")
         content, number = text(1, _MOST_ADDED_LENGTH)(each.get("content")), _id(each.get("id"))
         if ids.get(content, number) != number or by_id.get(number, content) != content:
             raise UnsoundStep(f"its added token {content[:40]!r} has another id: {number:,}")

@@ -42,7 +42,7 @@ class UnknownStep(Exception):
 def flag(value: object) -> bool:
     """Return a boolean."""
     if not isinstance(value, bool):
-        raise UnsoundStep(f"{_short(value)} is no boolean")
+        raise UnsoundStep(f"{_short(value)} is not a boolean")
     return value
 
 
@@ -56,7 +56,7 @@ def text(least: int, most: int) -> Check:
 
     def check(value: object) -> str:
         if not isinstance(value, str) or not least <= len(value) <= most:
-            raise UnsoundStep(f"{_short(value)} is no text of {least} to {most} characters")
+            raise UnsoundStep(f"{_short(value)} is not a text of {least} to {most} characters")
         return value
 
     return check
@@ -82,7 +82,7 @@ def _pattern(known: Callable[[str], str | None]) -> Check:
                     raise UnknownStep(f"the regular expression {written[:80]!r}")
                 return {"Regex": result}
             case _:
-                raise UnsoundStep(f"{_short(value)} is no pattern")
+                raise UnsoundStep(f"{_short(value)} is not a pattern")
 
     return check
 
@@ -90,7 +90,7 @@ def _pattern(known: Callable[[str], str | None]) -> Check:
 def _charsmap(value: Any) -> str:
     """Check SentencePiece's table in base64: the size of a trie, the trie, NUL-terminated texts."""
     if not isinstance(value, str) or len(value) > _MOST_CHARSMAP_NBYTES * 4 // 3 + 4:
-        raise UnsoundStep("its precompiled_charsmap is no text of at most 1 MiB")
+        raise UnsoundStep("its precompiled_charsmap is not a text of at most 1 MiB")
     try:
         raw = base64.b64decode(value, validate=True)
         trie_nbytes = int.from_bytes(raw[:4], "little")
@@ -272,7 +272,7 @@ def _pieces(
                 _check_token([name, *token] if isinstance(token, list) else None, ids)
                 results.append(_TemplatePiece(False, name, rest.get("type_id", 0)))
             case _:
-                raise UnsoundStep(f"{_short(piece)} is no part of a template")
+                raise UnsoundStep(f"{_short(piece)} is not a part of a template")
     return results
 
 
@@ -298,7 +298,7 @@ def _check_token(added: object, ids: Mapping[str, int]) -> None:
             if ids.get(name) != token:
                 raise UnsoundStep(f"its post_processor has another id for {name[:40]!r}: {token:,}")
         case _:
-            raise UnsoundStep(f"{_short(added)} is no token with its id")
+            raise UnsoundStep(f"{_short(added)} is not a token with its id")
 
 
 def _steps(value: object, inside: str, known: Mapping[str, Fields]) -> Steps:
@@ -315,7 +315,7 @@ def _kinds(value: object, inside: str) -> Sequence[tuple[str, Mapping[str, Any]]
         seen += 1
         kind = step.get("type") if isinstance(step, dict) else None
         if not isinstance(step, dict) or not isinstance(kind, str):
-            raise UnsoundStep(f"{_short(step)} is no step")
+            raise UnsoundStep(f"{_short(step)} is not a step")
         if kind == "Sequence":
             inner: object = step.get(inside)
             if not isinstance(inner, list):

@@ -113,7 +113,7 @@ def read_vocabulary(metadata: Mapping[str, object], place: str) -> Vocabulary:
         return _read_scored(fields, place)
     if model != "gpt2":
         problem = f"its tokenizer is of kind {model[:40]!r}, and Bascule knows 'gpt2' and 'llama'"
-        raise UnsupportedModelError(place, problem, hint="Take a model with a BPE.")
+        raise UnsupportedModelError(place, problem, hint="Use a model with a BPE.")
     return make_vocabulary(fields, _pre_tokenizer(fields, place), place)
 
 

@@ -60,7 +60,7 @@ class Keeping:
         """Stop caching, with one warning."""
         if self.journal is not None:
             self.journal = None
-            _warn(f"{self._location} is not cached for the next time: {why}.")
+            _warn(f"{self._location} is not cached: {why}.")
 
 
 @dataclass(slots=True)
@@ -189,7 +189,7 @@ class CachedFile:
         if data is None or len(data) != self.entry.length(index):
             raise SourceError(
                 self.url,
-                "these bytes are not in the cache any more",
+                "these bytes are no longer in the cache",
                 offset=index * self.entry.chunk_nbytes,
                 hint=EVICTED_HINT,
             )
@@ -360,7 +360,7 @@ class CachedFile:
                 journal.keep(digest, data)
                 journal.save(self._key, self.entry)
         except OSError as error:
-            self._keeping.stop(f"the disk accepts no more ({error.strerror})")
+            self._keeping.stop(f"writing to the disk failed ({error.strerror})")
 
     def _has_room(self, journal: Journal, digest: str, data: bytes) -> bool:
         """Whether a chunk can be cached now. Others are evicted only for bytes that have arrived,
@@ -385,8 +385,7 @@ class CachedFile:
             if lacking > 0:
                 self._fits = False
                 _warn(
-                    f"{self.url} is not cached for the next time: "
-                    f"not enough space ({lacking / 1e6:.1f} MB missing)."
+                    f"{self.url} is not cached: not enough space ({lacking / 1e6:.1f} MB missing)."
                 )
                 return False
             self._credit = max(nbytes, min(space.free, _MOST_CREDIT_NBYTES))

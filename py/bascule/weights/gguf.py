@@ -160,7 +160,7 @@ def _version(reader: Reader) -> int:
         result = f"a big-endian one of version {swapped}"
         raise reader.fault("version", "a little-endian file", result, big_endian)
     if version not in _VERSIONS:
-        hint = "Convert the model again with a current llama.cpp, or take a newer Bascule."
+        hint = "Convert the model again with a current llama.cpp, or use a newer Bascule."
         raise reader.fault("version", "2 or 3", f"{version:,}", hint)
     return version
 
@@ -261,7 +261,7 @@ def _tensor(reader: Reader, entry: _Entry, alignment: int, data_start: int) -> G
     name, shape, kind, offset = entry
     where = f"tensor {quoted(name)}"
     if kind not in BLOCKS:
-        hint = "Take a file of another quantization, such as Q4_K_M, Q8_0 or F16."
+        hint = "Use a file of another quantization, such as Q4_K_M, Q8_0 or F16."
         result = UNREAD_TYPES.get(kind, "unknown")
         known = ", ".join(t.name for t in BLOCKS)
         raise reader.fault(where, f"a type of {known}", f"type {kind:,} ({result})", hint)

@@ -45,7 +45,7 @@ async def read_gguf(source: Source, file: str = MODEL_GGUF) -> GgufHeader:
         raise UnsupportedModelError(
             f"{source.location}/{file}",
             f"it is one of {count} files that a model was split into",
-            hint="Take the model in one file, or join the parts: `llama-gguf-split --merge`.",
+            hint="Use the model in one file, or join the parts: `llama-gguf-split --merge`.",
         )
     return header
 
@@ -81,7 +81,7 @@ async def load_gguf_weights(
         mark_missing(store, parameters)
         await source.forget(changed)
         if await read_gguf(source, file) != header:
-            raise FileChangedError(place, "it has become another model meanwhile")
+            raise FileChangedError(place, "it has become a different model meanwhile")
 
     await with_restarts(source, attempt, start_over)
 

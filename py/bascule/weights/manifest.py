@@ -60,7 +60,7 @@ def parse_manifest(data: bytes, place: str) -> dict[str, Expected]:
         problem = f"it is damaged or truncated ({fault})"
         raise ModelFileError(place, problem, hint=_HINT) from None
     if not isinstance(fields, dict) or fields.get("version") != 1:
-        raise ModelFileError(place, "it is no manifest of version 1")
+        raise ModelFileError(place, "it is not a manifest of version 1")
     chunk, files = fields.get("chunk_nbytes"), fields.get("files")
     if not is_count(chunk) or not LEAST_CHUNK_NBYTES <= chunk <= MOST_CHUNK_NBYTES:
         raise ModelFileError(place, "its chunk_nbytes is not 64 KiB to 64 MiB")

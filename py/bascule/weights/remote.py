@@ -146,7 +146,7 @@ class Remote:
                 async for part in self._parts(response):
                     result += part
                     if len(result) > most:
-                        raise ModelFileError(self.url, "it is too large for what it should hold")
+                        raise ModelFileError(self.url, "it is too large for its kind")
             self.version = replace(_version_of(response), nbytes=len(result))
             self.received += len(result)
             return bytes(result)
@@ -202,14 +202,16 @@ class Remote:
         if status in (204, 404, 410):  # 204: see server/app.py
             raise FileMissingError(self.url)
         if status == 416:
-            raise FileChangedError(self.url, "it has become shorter", offset=at)
+            raise FileChangedError(self.url, "it is shorter now", offset=at)
         if status in _RETRIED:
             wait = _retry_after(response.headers.get("retry-after", ""))
             raise _NetworkError(f"the server answered {status}", wait)
         if status not in (200, 206):
             raise SourceError(self.url, f"the server answered {status}", offset=at)
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise SourceError(self.url, "the server compressed a file that was asked for as it is")
+            raise SourceError(
+                self.url, "the server compressed a file that was requested uncompressed"
+            )
 
     def _same_version(self, response: httpx.Response, at: int) -> None:
         if response.status_code == 206:

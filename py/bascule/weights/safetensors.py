@@ -79,9 +79,9 @@ def _tensor(name: str, entry: Any, data_start: int, file: str) -> TensorInfo:
     if not isinstance(dtype, str) or dtype not in DTYPE_NBYTES:
         raise ModelFileError(file, f"{where} has the unknown dtype {str(dtype)[:40]!r}")
     if not _whole_numbers(shape) or len(shape) > _MOST_DIMENSIONS:
-        raise ModelFileError(file, f"{where} has a shape that is no list of sizes")
+        raise ModelFileError(file, f"{where} has a shape that is not a list of sizes")
     if not _whole_numbers(offsets) or len(offsets) != 2:
-        raise ModelFileError(file, f"{where} has data_offsets that are no pair of offsets")
+        raise ModelFileError(file, f"{where} has data_offsets that are not a pair of offsets")
     begin, end = offsets
     if prod(shape) > _MOST_ELEMENTS or end - begin != prod(shape) * DTYPE_NBYTES[dtype]:
         raise ModelFileError(

@@ -29,7 +29,9 @@ from bascule.weights.pieces import Piece, Scatter, check_ends, chunk_order, lead
 
 CHUNK_NBYTES = 4 << 20
 MOST_SMALL_NBYTES = 128 << 20
-UNLISTED_HINT = f"{MANIFEST} does not list it: write that anew (`bascule manifest FOLDER`)."
+UNLISTED_HINT = (
+    f"{MANIFEST} does not list it: write the manifest again (`bascule manifest FOLDER`)."
+)
 EVICTED_HINT = "Load the model again, with room for its files in the cache."
 # The version of a local file: modification time in ns, bytes, inode.
 Stamp = tuple[int, int, int]
@@ -178,7 +180,7 @@ class FileSource:
         self.stats: dict[str, float] = {"peak_chunk_nbytes": chunk_nbytes}
         if not os.path.isdir(self._folder):
             there = os.path.exists(self._folder)
-            reason = "that is no folder" if there else "there is no such folder"
+            reason = "that is not a folder" if there else "there is no such folder"
             raise ModelNotFoundError(
                 self.location,
                 reason,

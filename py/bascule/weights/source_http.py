@@ -150,7 +150,7 @@ class HttpSource:
     async def _read_all(self, cached: CachedFile, file: str) -> bytes:
         most = MOST_MANIFEST_NBYTES if file == MANIFEST else MOST_SMALL_NBYTES
         if cached.entry.nbytes > most:
-            raise ModelFileError(cached.url, "it is too large for what it should hold")
+            raise ModelFileError(cached.url, "it is too large for its kind")
         data = await cached.read_all(most)
         if digest := self._hashes.get(file, ""):
             proof = Proof(digest)
@@ -164,7 +164,7 @@ class HttpSource:
             missing = end - cached.entry.nbytes
             raise SourceError(cached.url, f"it ends {missing:,} bytes early", offset=offset)
         if end - offset > MOST_SMALL_NBYTES:
-            raise ModelFileError(cached.url, "a part of it is too large for what it should hold")
+            raise ModelFileError(cached.url, "a part of it is too large for its kind")
         size, parts = cached.entry.chunk_nbytes, list[bytes]()
         for index in range(offset // size, -(-end // size)):
             data, start = await cached.chunk(index), index * size

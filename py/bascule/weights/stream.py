@@ -196,7 +196,7 @@ def shards_of(index: bytes, place: str) -> dict[str, str]:
         raise ModelFileError(place, "it has no weight_map")
     for name, file in result.items():
         if not isinstance(file, str) or not file.startswith("model-") or "/" in file:
-            raise ModelFileError(place, f"the file of {name[:80]!r} is no shard's name")
+            raise ModelFileError(place, f"the file of {name[:80]!r} is not a shard's name")
         check_file(file)
     if len(set(result.values())) > _MOST_SHARDS:
         raise ModelFileError(place, f"it names more than {_MOST_SHARDS} shards")

@@ -28,7 +28,7 @@ _STACK_TOP = 1 << 16
 _HEAP = 1 << 17
 _UNUSABLE = "wasmtime cannot load its kernels"
 _ROOM = (
-    "It reserves 4 GiB of address space: raise the limit (ulimit -v), or take tier='cpu', which "
+    "It reserves 4 GiB of address space: raise the limit (ulimit -v), or use tier='cpu', which "
     "is faster outside a page."
 )
 # Functions that a runtime accepts only with SIMD, and with relaxed SIMD.
@@ -46,7 +46,7 @@ def _wasmtime() -> Any:
         raise TierUnavailableError(
             "wasm",
             "outside a page it needs the package wasmtime",
-            hint="pip install wasmtime, or take tier='cpu', which is faster outside a page.",
+            hint="pip install wasmtime, or use tier='cpu', which is faster outside a page.",
         ) from None
     return wasmtime
 

@@ -38,7 +38,7 @@ Values = dict[str, Tensor | Blocks]
 
 # Other tasks run after this long: often enough to cancel, too rarely to cost anything.
 _TURN_S = 0.02
-NUMPY_HINT = "Load numpy into this Pyodide, or take tier='webgpu'."
+NUMPY_HINT = "Load numpy into this Pyodide, or use tier='webgpu'."
 
 
 class Recorder:

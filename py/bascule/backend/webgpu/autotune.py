@@ -145,7 +145,9 @@ async def _measure(bench: _Bench, job: _Job, report: TuneReport, share: float) -
         once, expected = await bench.prove(scratch, default)
         bench.note(call, once)
         if not np.isfinite(expected).all():
-            report.wrong.append(f"{signature(call)}: {default.variant}: it gave no finite numbers")
+            report.wrong.append(
+                f"{signature(call)}: {default.variant}: it gave numbers that are not finite"
+            )
             return None
         if not bench.fits_budget(once, len(variants), share):
             raise _OutOfTimeError

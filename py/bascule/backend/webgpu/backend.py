@@ -88,7 +88,9 @@ class WebGpuBackend:
     def rejected(self, programs: Iterable[Program]) -> list[str]:
         """See `Backend.rejected`: kernels with wrong numbers, and how many have had no trial."""
         unproven = self.prover.n_unproven if self.prover else 0
-        steps = [f"{unproven} kernels have had no trial: numpy is not there"] if unproven else []
+        steps = (
+            [f"{unproven} kernels have had no trial: numpy is not installed"] if unproven else []
+        )
         return steps + self._wrong_of(programs)
 
     def _wrong_of(self, programs: Iterable[Program]) -> list[str]:

@@ -103,7 +103,7 @@ class KernelProver:
             return None
         problem = f"its numbers are off by {worst:.2g}, and {TOLERANCE:.2g} is allowed"
         if not np.isfinite(worst):
-            problem = "it gave no finite numbers"
+            problem = "it gave numbers that are not finite"
         return Fault(kernel, problem, wrong=True)
 
     def _trial(self, call: Call, kernel: Kernel, *, cut: bool) -> tuple[Trial, Kernel]:

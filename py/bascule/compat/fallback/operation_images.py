@@ -79,6 +79,6 @@ def _pair(request: Request, name: str, default: tuple[int, ...], *, least: int) 
     pair = result if isinstance(result, tuple | list) else (result, result)
     integers = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in pair)
     if len(pair) != 2 or not integers or min(pair) < least:
-        expected = f"a whole number from {least} on, or two of them"
+        expected = f"a whole number of at least {least}, or two of them"
         raise InputError(f"{request.where}, context {name!r}", expected, repr(result)[:80])
     return int(pair[0]), int(pair[1])

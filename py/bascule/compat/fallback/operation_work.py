@@ -143,7 +143,7 @@ class Request:
         result = self.context.get(name, default)
         is_integer = isinstance(result, int | np.integer) and not isinstance(result, bool)
         if not is_integer or result < least or (most is not None and result > most):
-            range_ = f"from {least} on" if most is None else f"from {least} to {most:,}"
+            range_ = f"of at least {least}" if most is None else f"from {least} to {most:,}"
             expected = f"a whole number {range_}"
             raise InputError(f"{self.where}, context {name!r}", expected, repr(result)[:80])
         return int(result)

@@ -61,7 +61,7 @@ def read_settings(
     for name in _SIZES:
         size = options.get(name, 1)
         if not is_number(size) or not size >= 1:
-            raise InputError(f"config {name!r}", "a number from 1 on", repr(size)[:80])
+            raise InputError(f"config {name!r}", "a number of at least 1", repr(size)[:80])
     tier_named(options.get("tier", "auto"), "config 'tier'")
     _check_type(
         options.get("device"), OpenDevice, "config 'device'", "what bascule.open_device gives"

@@ -142,7 +142,7 @@ def rotary_settings(config: Mapping[str, Any], file: str) -> Mapping[str, Any]:
     # Newer files have all of it in the first, older ones only the scaling, in the second.
     result = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(result, dict):
-        raise ModelFileError(file, "its rope_scaling is no JSON object")
+        raise ModelFileError(file, "its rope_scaling is not a JSON object")
     return result
 
 

@@ -111,11 +111,11 @@ def with_types(
     """
     if config.columns and weights is not None:
         problem = "its matrices lie column by column, and quantize stores by rows"
-        hint = "Take the same model as a GGUF file, or load it without quantize."
+        hint = "Use the same model as a GGUF file, or load it without quantize."
         raise UnsupportedModelError(file, problem, hint=hint)
     tied = settings.get("tie_word_embeddings", family.tied)
     if not isinstance(tied, bool):
-        raise ModelFileError(file, "tie_word_embeddings is no boolean")
+        raise ModelFileError(file, "tie_word_embeddings is not a boolean")
     types: dict[str, DType] = {}
     known = {family.tensor_name(OUTPUT)}
     for name, shape in family.tensors(config):

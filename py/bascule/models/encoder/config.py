@@ -15,7 +15,7 @@ _ACTIVATIONS = {
     **{"gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu", "tanh": "tanh"},
     **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"},
 }
-_HINT = "Take a sentence encoder, such as all-MiniLM-L6-v2, or a sequence classifier."
+_HINT = "Use a sentence encoder, such as all-MiniLM-L6-v2, or a sequence classifier."
 
 
 @dataclass(frozen=True, slots=True)

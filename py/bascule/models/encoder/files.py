@@ -54,7 +54,7 @@ def check_tensors(
     is not read: a head, an adapter, a layer that config.json leaves out.
     """
     head = family.head.tensors(config, n_labels) if family.head and n_labels else ()
-    hint = "Take a sentence encoder without it."
+    hint = "Use a sentence encoder without it."
     expected = family_names(family, (*family.tensors(config), *head))
     compare_tensors(expected, tensors, family.ignored, place, hint=hint)
 

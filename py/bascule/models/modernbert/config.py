@@ -92,7 +92,7 @@ def _theta(config: Mapping[str, Any], kind: str, file: str) -> float:
     mine = every.get(kind) if isinstance(every, dict) else every
     mine = {} if mine is None else mine
     if not isinstance(mine, dict):
-        raise ModelFileError(file, f"rope_parameters of {kind} are no JSON object")
+        raise ModelFileError(file, f"rope_parameters of {kind} are not a JSON object")
     if mine.get("rope_type", "default") != "default":
         raise UnsupportedModelError(file, f"its rope_type is {str(mine['rope_type'])[:40]!r}")
     name, default = _THETAS[kind]

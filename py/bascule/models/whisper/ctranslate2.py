@@ -117,7 +117,7 @@ async def read_sizes(header: BinHeader, read: Read, file: str) -> SpeechConfig:
         if scalar is None:
             return None
         if scalar.shape or scalar.dtype not in ("I8", "I16", "I32"):
-            raise ModelFileError(file, f"variable {name!r} is no whole number")
+            raise ModelFileError(file, f"variable {name!r} is not a whole number")
         raw = await read(scalar.start, DTYPE_NBYTES[scalar.dtype])
         return int.from_bytes(raw, "little", signed=True)
 

@@ -38,7 +38,7 @@ def windows_of(x: tuple[int, ...], attributes: Mapping[str, Attribute]) -> Windo
     k_height, k_width = numbers["k_height"], numbers["k_width"]
     sizes = min(k_height, k_width, numbers["stride_y"], numbers["stride_x"]) > 0
     if not sizes or min(numbers.values()) < 0:
-        raise InputError("op patches", "a window and strides from 1 on", str(numbers))
+        raise InputError("op patches", "a window and strides of at least 1", str(numbers))
     tall, wide = height + 2 * numbers["pad_y"] - k_height, width + 2 * numbers["pad_x"] - k_width
     if tall < 0 or wide < 0:
         result = f"a window of {k_height} x {k_width} on {height} x {width}"

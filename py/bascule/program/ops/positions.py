@@ -28,7 +28,7 @@ def _relative_bias(shapes: tuple[Shape | None, ...], attributes: Mapping[str, At
     need(isinstance(most, int) and most > exact, op, f"a max_distance above {exact}", attributes)
     need(lengths is None or lengths == (1,), op, "lengths (1)", lengths)
     assert isinstance(length, int | Dim)
-    need(isinstance(length, Dim) or length > 0, op, "a length from 1 on", length)
+    need(isinstance(length, Dim) or length > 0, op, "a length of at least 1", length)
     return (table[1], length if lengths is None else 1, length)
 
 

@@ -20,7 +20,7 @@ def _frames(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute
     assert isinstance(width, int)
     expected = f"step {step}, pad {pad}, count {count} of {samples} samples"
     sound = step > 0 and count > 0 and 0 <= pad < samples
-    need(sound, "frames", "step and count from 1 on, 0 <= pad < N", expected)
+    need(sound, "frames", "step and count of at least 1, 0 <= pad < N", expected)
     need((count - 1) * step + width <= samples + 2 * pad, "frames", "frames within x", expected)
     return (count, width)
 
