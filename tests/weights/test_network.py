@@ -411,7 +411,7 @@ async def test_little_room_evicts_the_least_recently_used(
     assert stored["m"] == stored["used"] == size
     assert "old" not in stored
     monkeypatch.setenv("BASCULE_CACHE_MOST_GB", str(0.5 * size / 1e9))
-    with pytest.warns(UserWarning, match=r"is not cached .*not enough space .*MB missing"):
+    with pytest.warns(UserWarning, match=r"is not cached: not enough space .*MB missing"):
         store, _ = await load(f"{site.server.url}/old")
     assert_is(store, 5)
     assert stored_by_model()["used"] == size
