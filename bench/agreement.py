@@ -30,7 +30,7 @@ from bench.versions import environment_of  # noqa: E402
 from tests.goldens import cosines  # noqa: E402
 
 TIERS = ("reference", "wasm", "cpu", "webgpu")
-LEAST_COSINE, TIE = 0.99999, 0.03
+MIN_COSINE, TIE = 0.99999, 0.03
 Text = dict[str, list[int]]  # the token ids of a "prompt" and of its "answer"
 THINGS = (
     "bridge river engine recipe poem proof garden violin planet lantern harbour theorem kitchen "
@@ -125,15 +125,17 @@ def difference(found: Text, right: Text) -> tuple[str, float]:
 
 def compare(name: str, found: dict[str, Any], right: dict[str, Any], prompts: list[str]) -> bool:
     """Print how two answers differ; whether that is by ties alone."""
-    least = cosines(found["embeddings"], right["embeddings"]).min()
+    minimum = cosines(found["embeddings"], right["embeddings"]).min()
     texts = zip(prompts, found["texts"], right["texts"], strict=True)
     parted = [(prompt, *difference(a, b)) for prompt, a, b in texts if a != b]
     n_equal = len(prompts) - len(parted)
-    print(f"{name}: cosines at least 1 - {1 - least:.1e}, {n_equal} of {len(prompts)} texts equal")
+    print(
+        f"{name}: cosines at least 1 - {1 - minimum:.1e}, {n_equal} of {len(prompts)} texts equal"
+    )
     for prompt, words, _ in parted:
         print(f"  {prompt!r}: {words}")
     # NaN is none.
-    return bool(least >= LEAST_COSINE) and all(gap < TIE for _, _, gap in parted)
+    return bool(minimum >= MIN_COSINE) and all(gap < TIE for _, _, gap in parted)
 
 
 def main() -> int:

@@ -85,7 +85,7 @@ class Contestant:
         return memory["peak_nbytes"]
 
 
-def most_work(case: Case) -> int:
+def max_work(case: Case) -> int:
     """Multiply-adds of the longest dispatch of the plain way."""
     _, operation, inputs, context = case
     known = operation_named(operation, "bench")
@@ -104,7 +104,7 @@ def measure(device: bascule.Device, case: Case) -> None:
         stack.enter_context(plain.manager)
         plain.run(timed=False)
         limits = [{"memory_budget_nbytes": int(share * plain.peak)} for share in SHARES]
-        if work := most_work(case):
+        if work := max_work(case):
             limits.append({"dispatch_work": work // 4})
         ways: list[tuple[dict[str, int], Contestant | None, str]] = []
         for limit in limits:
@@ -123,8 +123,8 @@ def measure(device: bascule.Device, case: Case) -> None:
         spent = f"{1e3 * median(plain.wall):.1f} ms, CPU {1e3 * median(plain.cpu):.1f} ms"
         print(f"{case[0]:24}{'':>16}{plain.peak:>12,}  {spent}")
         for limit, way, refused in ways:
-            ((name, most),) = limit.items()
-            bound = f"{most:,} {'B' if name == 'memory_budget_nbytes' else 'MA'}"
+            ((name, maximum),) = limit.items()
+            bound = f"{maximum:,} {'B' if name == 'memory_budget_nbytes' else 'MA'}"
             if way is None:
                 print(f"{'':20}{bound:>20}  refused: {refused}", flush=True)
                 continue

@@ -55,14 +55,14 @@ class Run:
 class Contestant(Protocol):
     """Continues token ids."""
 
-    def generate(self, ids: list[int], most: int) -> Run: ...
+    def generate(self, ids: list[int], maximum: int) -> Run: ...
 
 
 @runtime_checkable
 class Ours(Protocol):
     """What more Bascule can be asked."""
 
-    def generate(self, ids: list[int], most: int, steps: int = 8) -> Run: ...
+    def generate(self, ids: list[int], maximum: int, steps: int = 8) -> Run: ...
 
     def loss(self, ids: list[int]) -> float:
         """Mean negative log-likelihood in nats of all tokens but the first."""
@@ -97,15 +97,15 @@ class Native:
     model: LanguageModel
     loop: Loop
 
-    def generate(self, ids: list[int], most: int, steps: int = 8) -> Run:
-        options = {"sampling": GREEDY, "max_new_tokens": most, "steps_in_flight": steps}
+    def generate(self, ids: list[int], maximum: int, steps: int = 8) -> Run:
+        options = {"sampling": GREEDY, "max_new_tokens": maximum, "steps_in_flight": steps}
         made = self.loop.wait(self.model.generate(ids, **options))
         return run_of(made.text, made.stats)
 
     def loss(self, ids: list[int]) -> float:
         rows = self.loop.wait(self.model.logits(ids))[:-1].astype(np.float64)
-        most = rows.max(axis=1)
-        totals = np.log(np.exp(rows - most[:, None]).sum(axis=1)) + most
+        maximum = rows.max(axis=1)
+        totals = np.log(np.exp(rows - maximum[:, None]).sum(axis=1)) + maximum
         return float((totals - rows[np.arange(len(rows)), ids[1:]]).mean())
 
     def stats(self) -> dict[str, float]:
@@ -142,8 +142,8 @@ class InPage:
 
     page: Page
 
-    def generate(self, ids: list[int], most: int, steps: int = 8) -> Run:
-        options = {"greedy": True, "max_new_tokens": most, "steps_in_flight": steps}
+    def generate(self, ids: list[int], maximum: int, steps: int = 8) -> Run:
+        options = {"greedy": True, "max_new_tokens": maximum, "steps_in_flight": steps}
         made = self.page.run(
             "([ids, options]) => bascule.generate(ids, options)", [list(ids), options]
         )
@@ -178,10 +178,10 @@ class Wllama:
     page: Page
     texts: Any  # decode_bytes of our tokenizer
 
-    def generate(self, ids: list[int], most: int) -> Run:
+    def generate(self, ids: list[int], maximum: int) -> Run:
         prompt = self.texts(ids).decode()
         script = "([prompt, most]) => wllama.generate(peer.runtime, prompt, most)"
-        made = self.page.run(script, [prompt, most])
+        made = self.page.run(script, [prompt, maximum])
         if made["promptTokens"] != len(ids):
             raise RuntimeError(f"wllama saw {made['promptTokens']} tokens, not {len(ids)}")
         return Run(made["text"], len(ids), made["tokens"], made["first"], made["total"])
@@ -213,9 +213,9 @@ class LlamaCpp:
     process: subprocess.Popen[str]
     texts: Any
 
-    def generate(self, ids: list[int], most: int) -> Run:
+    def generate(self, ids: list[int], maximum: int) -> Run:
         assert self.process.stdin
-        self.process.stdin.write(json.dumps({"ids": list(ids), "most": most}) + "\n")
+        self.process.stdin.write(json.dumps({"ids": list(ids), "most": maximum}) + "\n")
         self.process.stdin.flush()
         made = answer(self.process)
         text = self.texts(made["ids"]).decode(errors="replace")

@@ -18,13 +18,13 @@ from typing import Any
 from llama_cpp import Llama
 
 
-def generation(model: Llama, ids: list[int], most: int) -> dict[str, Any]:
-    """An end token does not end it: what counts is the time of `most` tokens."""
+def generation(model: Llama, ids: list[int], maximum: int) -> dict[str, Any]:
+    """An end token does not end it: what counts is the time of `maximum` tokens."""
     model.reset()
     times: list[float] = []
     results: list[int] = []
     began = time.perf_counter()
-    for token in islice(model.generate(ids, temp=0.0), most):
+    for token in islice(model.generate(ids, temp=0.0), maximum):
         times.append(1e3 * (time.perf_counter() - began))
         results.append(token)
     return {"ids": results, "first_ms": times[0], "total_ms": times[-1]}

@@ -118,8 +118,8 @@ def show(found: dict[str, Any]) -> None:
 
 def spread(numbers: list[float]) -> str:
     """The least and the largest."""
-    least, most = f"{min(numbers):.2f}", f"{max(numbers):.2f}"
-    return least if least == most else f"{least} to {most}"
+    minimum, maximum = f"{min(numbers):.2f}", f"{max(numbers):.2f}"
+    return minimum if minimum == maximum else f"{minimum} to {maximum}"
 
 
 if __name__ == "__main__":

@@ -73,15 +73,15 @@ async def measured(folder: Path, tier: str, rounds: int, batch: int) -> list[Row
     async with await bascule.load(folder, tier=tier) as model:
         assert isinstance(model, ImageModel | ImageTextModel)
         for name, (once, program) in _works(model, programs, batch).items():
-            seconds = await _least_s(once, rounds)
-            least, flops = floor_s(program, roofline.flops_per_s, roofline.bytes_per_s)
+            seconds = await _min_s(once, rounds)
+            minimum, flops = floor_s(program, roofline.flops_per_s, roofline.bytes_per_s)
             rows.append(
                 Row(
                     model=folder.name,
                     work=name,
                     tier=tier,
                     ms=1e3 * seconds,
-                    floor_ms=1e3 * least,
+                    floor_ms=1e3 * minimum,
                     gflops=flops / seconds / 1e9,
                     weights_nbytes=model.weights.nbytes,
                     planned_nbytes=program.planned_nbytes,
@@ -111,7 +111,7 @@ def _has(program: Program, name: str, *sizes: int) -> bool:
     return results == [sizes]
 
 
-async def _least_s(once: Once, rounds: int) -> float:
+async def _min_s(once: Once, rounds: int) -> float:
     """Run once to compile, then return the least time: others may use the machine."""
     await once()
     times: list[float] = []

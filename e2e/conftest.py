@@ -90,17 +90,17 @@ def plain_site() -> Iterator[Site]:
         yield result
 
 
-# With WebGPU, without, and the third engine: for stories to which the other two add nothing.
+# With WebGPU, without, and the third engine: for tests to which the other two add nothing.
 ONE_OF_EACH = ("chromium-webgpu", "firefox-no-webgpu", "webkit")
-MOST_TIERS = ("chromium-webgpu", "firefox-webgpu", "webkit")
+WEBGPU_ENGINES = ("chromium-webgpu", "firefox-webgpu", "webkit")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Which stories run where.
+    """Select the tests that run in each engine.
 
     Those marked `every_engine` in all five set-ups, those marked `one_engine` in the first, those
     that ask for `webgpu_engine` where there is WebGPU, all others once an engine: where all tiers
-    are that it has for those marked `most_tiers`.
+    are that it has for those marked `webgpu_engines`.
     """
 
     def wanted(item: pytest.Item) -> bool:
@@ -112,7 +112,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return name == ONE_OF_EACH[0]
         if "webgpu_engine" in getattr(item, "fixturenames", ()):
             return ENGINES[name][1]
-        return name in (MOST_TIERS if item.get_closest_marker("most_tiers") else ONE_OF_EACH)
+        return name in (
+            WEBGPU_ENGINES if item.get_closest_marker("webgpu_engines") else ONE_OF_EACH
+        )
 
     kept = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
@@ -155,7 +157,7 @@ def engines(playwright: Playwright) -> Iterator[Engines]:
 
 @pytest.fixture(scope="session", params=ENGINES)
 def engine(request: pytest.FixtureRequest, engines: Engines) -> Engine:
-    """A browser; see `pytest_collection_modifyitems` for which stories meet which."""
+    """A browser; see `pytest_collection_modifyitems` for which tests run in which."""
     return engines.named(request.param)
 
 
@@ -271,7 +273,7 @@ def shared_lab(
 
 @pytest.fixture
 def new_page(engine: Engine) -> Iterator[Callable[[str], Page]]:
-    """Opens pages and closes them after the story."""
+    """Opens pages and closes them after the test."""
     pages: list[Page] = []
 
     def open_page(url: str) -> Page:
@@ -341,7 +343,7 @@ def check_embeddings(page: Page) -> None:
 
 
 class WebGpuCount:
-    """A full run in which no story met a WebGPU device proves nothing: it fails."""
+    """A full run in which no test used a WebGPU device proves nothing: it fails."""
 
     def __init__(self) -> None:
         self._stories = self._on_webgpu = 0
@@ -355,7 +357,7 @@ class WebGpuCount:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if exitstatus == 0 and self._stories > 20 and not self._on_webgpu:
             session.exitstatus = 1
-            print("No story ran on WebGPU.")
+            print("No test ran on WebGPU.")
 
 
 def pytest_configure(config: pytest.Config) -> None:

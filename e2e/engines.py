@@ -1,4 +1,4 @@
-"""Three browser engines behind one small interface, so that a story does not care which it runs in.
+"""Three browser engines behind one small interface, so that a test does not care which it runs in.
 
 Chromium and Firefox by Playwright; WebKit by Playwright's own build where it is installed, else by
 Debian's WebKitGTK through WebDriver.
@@ -355,7 +355,7 @@ def webkit_gtk(name: str) -> Iterator[Engine]:
         }
 
         def new_page() -> Page:
-            # A browser a page: whatever a story leaves behind, wedged or full, ends with it.
+            # One browser per page: whatever a test leaves behind, wedged or full, ends with it.
             own = ExitStack()
             all_pages.callback(own.close)
             return WebDriverTab(own.enter_context(minibrowser(browser, environment)), own.close)

@@ -35,7 +35,7 @@ def start(page: Page) -> None:
     page.run(PRESS, "#measure")
 
 
-@pytest.mark.most_tiers
+@pytest.mark.webgpu_engines
 def test_a_run_that_is_cancelled_and_one_to_its_end(page: Page, site: Site) -> None:
     start(page)
     wait_for(page, f"/memory|embedding|opening/.test({STATUS}.textContent)")

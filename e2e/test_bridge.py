@@ -217,7 +217,7 @@ async def error_of(work):
     except BasculeError as error:
         return f"{type(error).__name__}: {error}"
 
-async def story(tier):
+async def case(tier):
     rng = np.random.default_rng(SEED)
     a, b = rng.standard_normal((33, 65), np.float32), rng.standard_normal((65, 17), np.float32)
     async with await bascule.open_device(tier) as device:
@@ -260,7 +260,7 @@ async def story(tier):
     found["ops closed"] = await error_of(device.ops.matmul(a, b))
     return found
 
-json.dumps([await story(tier) for tier in ("webgpu", "wasm")])
+json.dumps([await case(tier) for tier in ("webgpu", "wasm")])
 """
 
 
@@ -270,8 +270,8 @@ def test_two_models_and_operations_share_a_device(
     expected = golden("tiny-bert")
     seed = int.from_bytes(os.urandom(4))
     head = f"SEED, TEXTS, GOLDENS = {seed}, {expected.texts!r}, {site.url + '/goldens'!r}\n"
-    stories = json.loads(shared_lab.run("(code) => lab.run(code)", head + DEVICE))
-    for tier, result in zip(("webgpu", "wasm"), stories, strict=True):
+    results = json.loads(shared_lab.run("(code) => lab.run(code)", head + DEVICE))
+    for tier, result in zip(("webgpu", "wasm"), results, strict=True):
         assert result["tier"] == tier
         assert result["one"]
         assert result["adapter"] == (result["limit"] >= 256 << 20) == (tier == "webgpu")
@@ -286,7 +286,7 @@ def test_two_models_and_operations_share_a_device(
         assert result["left"] == 0
         assert "one that was closed" in result["closed"]
         assert "one that was closed" in result["ops closed"]
-    assert stories[0]["ids"] == stories[1]["ids"]
+    assert results[0]["ids"] == results[1]["ids"]
 
 
 @pytest.fixture

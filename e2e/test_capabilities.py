@@ -200,7 +200,7 @@ async def embed(folder, tier, texts):
 """
 
 
-@pytest.mark.most_tiers
+@pytest.mark.webgpu_engines
 def test_a_pyodide_without_numpy_embeds(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:

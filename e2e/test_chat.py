@@ -35,7 +35,7 @@ NONE = "\N{EN DASH}"
 
 @pytest.fixture(scope="module")
 def one_page(engine: Engine, plain_site: Site) -> Iterator[Page]:
-    """One page an engine for all stories; without cross-origin isolation, which no chat needs."""
+    """One page per engine for all tests; without cross-origin isolation, which no chat needs."""
     page = engine.new_page()
     page.open(f"{plain_site.url}/chat.html?tier=wasm&count-proxies&model={MODEL}")
     assert settled(page) == "ready", page.run("() => document.body.innerText")

@@ -34,7 +34,7 @@ PARAMETERS = [
     Parameter(name, tuple(shape), tuple(tensors), dtype=dtype)
     for name, shape, tensors, dtype in json.loads({json.dumps(TABLE)!r})
 ]
-PATIENCE = {{"attempts": 4, "firstDelayMs": 5, "mostDelayMs": 20, "stallMs": 500}}
+PATIENCE = {{"attempts": 4, "firstDelayMs": 5, "maxDelayMs": 20, "stallMs": 500}}
 
 async def held(backend, store, parameter):
     if backend.tier == "cpu":
@@ -72,7 +72,7 @@ AHEAD = """async (model) => {
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[FaultyServer]:
-    """Another origin, with copies of the model for as many cases as a story has."""
+    """Another origin, with copies of the model for as many cases as a test has."""
     for name in ("m", "drop", "early", "corrupt", "cut"):
         (tmp_path / name).mkdir()
         (tmp_path / name / FILE).write_bytes(WHOLE)

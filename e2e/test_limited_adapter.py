@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bascule.backend.adapter import LEAST_LIMITS
+from bascule.backend.adapter import DEFAULT_LIMITS
 from e2e.conftest import Site, check_embeddings
 from e2e.engines import Engine, Page, wait_for
 from e2e.limited_adapter import limited
@@ -131,9 +131,9 @@ def test_what_it_shows(webgpu_engine: Engine, site: Site, new_page: Callable[[st
         assert result["limits"]["maxBufferSize"] == 200 * MIB, name
         assert result["limits"]["maxStorageBufferBindingSize"] == 128 * MIB, name
         assert result["limits"]["maxComputeWorkgroupStorageSize"] == 16 << 10, name
-    least = output["webgpu-limited"]["limits"]
-    expected = {name: LEAST_LIMITS[name] for name in least} | {"maxBufferSize": 200 * MIB}
-    assert least == expected
+    minimum = output["webgpu-limited"]["limits"]
+    expected = {name: DEFAULT_LIMITS[name] for name in minimum} | {"maxBufferSize": 200 * MIB}
+    assert minimum == expected
     check_refused(lab(page, REFUSED), 128 * MIB, 200 * MIB)
 
 

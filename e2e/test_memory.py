@@ -22,7 +22,7 @@ MODEL, SMALL = "all-MiniLM-L6-v2", "/goldens/tiny-bert"
 # in Firefox. From the network Firefox's main process keeps bodies for who drives it, and collects
 # them when it likes: there a first load is measured, which grew by up to 3.1, with what its
 # shaders' compiler and the tokenizer take.
-MOST_GROWTH = {
+MAX_GROWTH = {
     "chromium-webgpu": {"cache": 1.5, "network": 2.1},
     "firefox-webgpu": {"first": 3.6, "cache": 1.9},
 }
@@ -90,15 +90,15 @@ def test_the_peak_of_a_load(webgpu_engine: Engine, site: Site, playwright: Playw
         page.open(f"{site.url}/?model={SMALL}&tier=webgpu&tune=off")
         assert settled(page) == "ready"
         first = growth_of_a_load(page, "first")
-        for source, most in MOST_GROWTH[webgpu_engine.name].items():
+        for source, maximum in MAX_GROWTH[webgpu_engine.name].items():
             ratios = [first] if source == "first" else []
             # Garbage that was not collected yet only ever adds: the least of three loads tells.
-            while not ratios or (ratios[-1] >= most and len(ratios) < 3 and source != "first"):
+            while not ratios or (ratios[-1] >= maximum and len(ratios) < 3 and source != "first"):
                 page.run("async (model) => { await bascule.load(model, 'webgpu'); }", SMALL)
                 ratios.append(growth_of_a_load(page, source))
             result = ", ".join(f"{ratio:.2f}" for ratio in ratios)
             print(f"{webgpu_engine.name}, {source}: grew by {result} of the weights")
-            assert min(ratios) < most, (source, ratios)
+            assert min(ratios) < maximum, (source, ratios)
 
 
 def growth_of_a_load(page: Page, source: str) -> float:

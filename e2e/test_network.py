@@ -44,7 +44,7 @@ from bascule.weights.stream import load_weights
 
 SHAPES = {"first": (301, 97), "second": (50_021,), "half": (40_003,), "last": (211, 103)}
 PARAMETERS = tuple(Parameter(name, shape, (name,)) for name, shape in SHAPES.items())
-PATIENCE = {"attempts": 4, "firstDelayMs": 5, "mostDelayMs": 20, "stallMs": 500, "mostWaitMs": 2000}
+PATIENCE = {"attempts": 4, "firstDelayMs": 5, "maxDelayMs": 20, "stallMs": 500, "maxWaitMs": 2000}
 
 async def load(url, hashes=None, progress=None, **options):
     options = {"patience": PATIENCE, **options}
@@ -371,7 +371,7 @@ async def spoil(kind):
 def test_little_room(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
     """The least recently used is evicted first, none in use; a lack of space warns once."""
     store = "cache" if engine.name == "webkit" else "opfs"
-    room = f"store={store!r}, mostNbytes={int(2.5 * SIZE)}"
+    room = f"store={store!r}, maxNbytes={int(2.5 * SIZE)}"
     lab(f"await clear({room})")
     urls = {name: hub.add(name, seed) for seed, name in enumerate(("old", "newer", "newest"), 1)}
     for url in urls.values():
@@ -396,7 +396,7 @@ def test_little_room(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
     assert lab(f"await orphaned({store!r}, add=False)") == 0
     # It is listed, and removed, by name.
     assert lab("await listed_orphans()") == [[100], 1, []]
-    small = f"store={store!r}, mostNbytes={SIZE // 2}"
+    small = f"store={store!r}, maxNbytes={SIZE // 2}"
     result = lab(f"await load({urls['old']!r}, {small})")
     assert result.get("digest") == expected(1)
     assert any("not enough space" in output for output in result["warnings"])

@@ -58,7 +58,7 @@ class Counted:
 
 @pytest.fixture
 def app() -> Counted:
-    """The demo's site, which ships a snapshot of Python, for a server of this story's own."""
+    """The demo's site, which ships a snapshot of Python, for a server of this test's own."""
     return Counted(create_app(models=models_folder(), pyodide=pyodide_folder(), snapshots=True))
 
 

@@ -136,7 +136,7 @@ def test_a_second_visit_asks_for_files_and_makes_pipelines_before_python(
 CHAT = """async () => (await bascule.chat([{ role: "user", content: "w4 w5" }],
   { temperature: 0, max_new_tokens: 6 })).text"""
 # Python waits for no tokenizer that is still being made: on a busy machine it comes too late.
-MOST_VISITS = 4
+MAX_VISITS = 4
 RANK = "({ query, texts }) => bascule.rank(query, texts)"
 
 
@@ -148,7 +148,7 @@ def test_a_rerankers_tokenizer_is_made_before_python_asks(
     expected = classifier_golden(case.name)["scores"][: len(ANSWERS)]
     page, rankings, early = new_page("about:blank"), [], []
     with FaultyServer(tmp_path) as server:
-        while len(early) < MOST_VISITS and 1 not in early:
+        while len(early) < MAX_VISITS and 1 not in early:
             server.reset_counts()
             # WebKit's driver forgets an origin with its last page without a service worker.
             page.open(f"{site.offline_url}/?model={server.url}/m&tier=wasm")
@@ -168,7 +168,7 @@ def test_a_chats_tokenizer_is_made_before_python_asks(
     engine: Engine, site: Site, new_page: Callable[[str], Page]
 ) -> None:
     page, answers, early = new_page("about:blank"), [], []
-    while len(early) < MOST_VISITS and 1 not in early:
+    while len(early) < MAX_VISITS and 1 not in early:
         # WebKit's driver forgets an origin with its last page without a service worker.
         page.open(f"{site.offline_url}/chat.html?model=/goldens/tiny-llama/tiny-k.gguf&tier=wasm")
         wait_for(page, "globalThis.bascule && (await bascule.stats()).load_ms > 0")

@@ -15,7 +15,7 @@ from tests.goldens.llama import tiny
 
 MODEL = "tiny-llama/tiny-k.gguf"
 PROMPT = tiny("tiny-k").chats[0].prompt_ids
-# Keeps every device that is opened from now on where a story can destroy it, as a driver would.
+# Keeps every device that is opened from now on where a test can destroy it, as a driver would.
 KEEP_DEVICES = """
 import js
 js.eval('''

@@ -89,7 +89,7 @@ async def words(name, tier, base):
 """
 
 
-@pytest.mark.most_tiers
+@pytest.mark.webgpu_engines
 def test_numbers_and_words(engine: Engine, site: Site, shared_lab: Page) -> None:
     base = site.extra / f"speech-{engine.name}"
     build(base / "whisper")

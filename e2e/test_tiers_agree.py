@@ -32,7 +32,7 @@ def page(site: Site, shared: Callable[[str], Page]) -> Page:
     return result
 
 
-@pytest.mark.most_tiers
+@pytest.mark.webgpu_engines
 def test_minilm_on_every_tier(engine: Engine, page: Page) -> None:
     """WASM embeds all the golden's texts."""
     expected = golden("minilm")
@@ -90,7 +90,7 @@ def test_rerankers_on_every_tier(engine: Engine, site: Site, page: Page) -> None
             assert ranking["truncated"] == [4]
 
 
-@pytest.mark.most_tiers
+@pytest.mark.webgpu_engines
 def test_a_language_model_on_every_tier(engine: Engine, page: Page) -> None:
     """Of a tiny one, logits. Answers of the others, SmolLM2's among them, are held to goldens tier
     by tier: test_language.py, test_wasm_language.py, and for numpy natively tests/model."""
@@ -114,8 +114,8 @@ def tiers_of(page: Page) -> list[str]:
 def assert_same(found: Mapping[str, np.ndarray], engine: Engine) -> None:
     """Each answer against the first; printed, then judged."""
     (first, expected), *others = found.items()
-    least = {name: float(cosines(rows, expected).min()) for name, rows in others}
-    result = ", ".join(f"{name} {cosine:.7f}" for name, cosine in least.items())
+    minimum = {name: float(cosines(rows, expected).min()) for name, rows in others}
+    result = ", ".join(f"{name} {cosine:.7f}" for name, cosine in minimum.items())
     print(f"{engine.name}, least cosine with {first}: {result}")
     assert all(np.isfinite(rows).all() for rows in found.values())
-    assert min(least.values()) >= COSINE
+    assert min(minimum.values()) >= COSINE

@@ -1,6 +1,6 @@
 """The WebNN tier: refused in the browser's own words, and what the bridge does where it is there.
 
-No browser on our machines makes a context; the last story has a navigator.ml of the tests' own.
+No browser on our machines makes a context; the last test has a navigator.ml of the tests' own.
 """
 
 from __future__ import annotations

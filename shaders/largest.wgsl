@@ -14,9 +14,9 @@ var<workgroup> highest: array<f32, WORKGROUP>;
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(local_invocation_index) lane: u32) {
   if (params.n == 0u) { return; }
-  var most = x[0];
-  for (var i = lane; i < params.n; i += WORKGROUP) { most = max(most, x[i]); }
-  highest[lane] = most;
+  var peak = x[0];
+  for (var i = lane; i < params.n; i += WORKGROUP) { peak = max(peak, x[i]); }
+  highest[lane] = peak;
   for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();   // the level below is complete
     if (lane < half) { highest[lane] = max(highest[lane], highest[lane + half]); }

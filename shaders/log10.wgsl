@@ -1,9 +1,9 @@
-// log10: y = log10(max(x, least)), element by element.
+// log10: y = log10(max(x, minimum)), element by element.
 // A lane owns one element.
 // Slots: none.   Launch: flat over n.   Reference: log10.
 override WORKGROUP: u32 = 64u;
 
-struct Params { n: u32, least: f32 }
+struct Params { n: u32, minimum: f32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;         // (n)
@@ -16,5 +16,5 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         @builtin(local_invocation_index) lane: u32) {
   let index = (group.y * groups.x + group.x) * WORKGROUP + lane;
   if (index >= params.n) { return; }
-  y[index] = log2(max(x[index], params.least)) * LOG10_OF_2;
+  y[index] = log2(max(x[index], params.minimum)) * LOG10_OF_2;
 }

@@ -32,7 +32,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   let first = select(skipped, length - 1u, KIND == LAST);
   let end = select(length, skipped + 1u, KIND == CLS);
   let start = batch * params.tokens;
-  var most = x[(start + first) * params.cols + col];
+  var peak = x[(start + first) * params.cols + col];
   var sum = 0.0;
   var weights = 0.0;
   for (var t = first; t < end; t++) {
@@ -40,8 +40,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let weight = select(1.0, f32(t + 1u), KIND == WEIGHTED_MEAN);
     sum += weight * value;
     weights += weight;
-    most = max(most, value);
+    peak = max(peak, value);
   }
   let divisor = select(weights, sqrt(weights), KIND == MEAN_SQRT);
-  y[index] = select(sum / divisor, most, KIND == MAX);
+  y[index] = select(sum / divisor, peak, KIND == MAX);
 }

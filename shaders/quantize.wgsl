@@ -39,8 +39,8 @@ fn error_of(at: u32, y: vec4f) -> vec4f {
   let unfit = select(vec4f(), vec4f(1.0), (bits & vec4u(INFINITE)) == vec4u(INFINITE));
   let value = x_at(at);
   let error = abs(value - y);
-  let most = max(max(error.x, error.y), max(error.z, error.w));
-  return vec4f(dot(error, error), dot(value, value), dot(unfit, vec4f(1.0)), most);
+  let largest = max(max(error.x, error.y), max(error.z, error.w));
+  return vec4f(dot(error, error), dot(value, value), dot(unfit, vec4f(1.0)), largest);
 }
 
 // 1 / d, or 0 where that is no number; d is 0 to some devices where it is subnormal.

@@ -18,9 +18,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   let row = group.y * groups.x + group.x;
   if (row >= params.rows) { return; }
   let start = row * params.cols;
-  var most = x[start];
-  for (var c = lane; c < params.cols; c += WORKGROUP) { most = max(most, x[start + c]); }
-  highest[lane] = most;
+  var peak = x[start];
+  for (var c = lane; c < params.cols; c += WORKGROUP) { peak = max(peak, x[start + c]); }
+  highest[lane] = peak;
   for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();   // the level below is complete
     if (lane < half) { highest[lane] = max(highest[lane], highest[lane + half]); }

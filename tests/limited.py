@@ -25,7 +25,7 @@ class LimitedGpu:
         self.adapter: AdapterInfo = replace(gpu.adapter, limits={**gpu.adapter.limits, **result})
         self.largest_nbytes = 0
         self._gpu = gpu
-        self._most = binding_nbytes
+        self._max = binding_nbytes
         self._uniforms: set[int] = set()
 
     def __getattr__(self, name: str) -> Any:
@@ -56,8 +56,8 @@ class LimitedGpu:
         return self._gpu.memory
 
     def alloc(self, nbytes: int, *, uniform: bool = False, kind: MemoryKind = "programs") -> int:
-        if not uniform and nbytes > self._most:
-            raise GpuError("alloc", f"{nbytes:,} bytes, and this device allows {self._most:,}.")
+        if not uniform and nbytes > self._max:
+            raise GpuError("alloc", f"{nbytes:,} bytes, and this device allows {self._max:,}.")
         made = self._gpu.alloc(nbytes, uniform=uniform, kind=kind)
         if uniform:
             self._uniforms.add(made)
@@ -101,7 +101,7 @@ class LimitedGpu:
         self._gpu.destroy()
 
     def _check_binding(self, nbytes: int) -> None:
-        if nbytes > self._most:
-            result = f"a binding of {nbytes:,} bytes, and this device allows {self._most:,}."
+        if nbytes > self._max:
+            result = f"a binding of {nbytes:,} bytes, and this device allows {self._max:,}."
             raise GpuError("record", result)
         self.largest_nbytes = max(self.largest_nbytes, nbytes)

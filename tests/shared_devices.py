@@ -55,16 +55,16 @@ class SharedDevices:
         self._open: dict[bool, tuple[NativeGpu, dict[Hashable, Any]]] = {}
 
     @asynccontextmanager
-    async def gpu(self, *, least: bool = False) -> AsyncGenerator[NativeGpu]:
+    async def gpu(self, *, limited: bool = False) -> AsyncGenerator[NativeGpu]:
         """A driver for one test. If that test loses or closes the device, the next gets another."""
-        if least not in self._open:
-            self._open[least] = await open_native(least=least), {}
-        gpu = SharingGpu(*self._open[least])
+        if limited not in self._open:
+            self._open[limited] = await open_native(limited=limited), {}
+        gpu = SharingGpu(*self._open[limited])
         try:
             yield gpu
         finally:
             if gpu.lost:
-                self._open.pop(least)[0].destroy()
+                self._open.pop(limited)[0].destroy()
             gpu.end()
 
     def close(self) -> None:

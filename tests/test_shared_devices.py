@@ -56,10 +56,10 @@ async def test_another_device_follows_one_that_was_closed(devices: SharedDevices
     async with devices.gpu() as gpu:
         closed = gpu._device
         gpu.destroy()
-    async with devices.gpu() as gpu, devices.gpu(least=True) as limited:
+    async with devices.gpu() as gpu, devices.gpu(limited=True) as limited:
         assert gpu._device is not closed
         assert limited._device is not gpu._device
-        assert limited.adapter.least
+        assert limited.adapter.limited
         found = np.empty(4, np.float32)
         buffer = gpu.alloc(16)
         gpu.write(buffer, 0, np.ones(4, np.float32))

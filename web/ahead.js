@@ -14,7 +14,7 @@
  */
 
 const LOADS_KEY = "loads";
-const MOST_FILES = 1024;
+const MAX_FILES = 1024;
 const FILE = /^(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63}\/)?[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/;
 const GGUF_FILE = /\/([A-Za-z0-9][A-Za-z0-9._-]{0,199}\.gguf)$/;
 
@@ -60,5 +60,5 @@ function soundFiles(files) {
   const { small, large } = files ?? {};
   if (!Array.isArray(small) || !Array.isArray(large)) return null;
   const valid = [...small, ...large].every((name) => typeof name === "string" && FILE.test(name));
-  return valid && small.length + large.length <= MOST_FILES ? { small, large } : null;
+  return valid && small.length + large.length <= MAX_FILES ? { small, large } : null;
 }

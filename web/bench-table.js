@@ -77,6 +77,6 @@ function textOf({ value }) {
 /** About three significant digits. @param {number} value */
 function digits(value) {
   if (value && Math.abs(value) < 0.001) return value.toExponential(1);
-  const most = value >= 100 ? 0 : value >= 10 ? 1 : 2;
-  return value.toLocaleString("en", { maximumFractionDigits: most });
+  const places = value >= 100 ? 0 : value >= 10 ? 1 : 2;
+  return value.toLocaleString("en", { maximumFractionDigits: places });
 }

@@ -3,7 +3,7 @@
 import { make } from "./dom.js";
 import { closestPairs } from "./similarity.js";
 
-const MOST_PAIRS = 5;
+const MAX_PAIRS = 5;
 /** With more sentences columns are too narrow for two decimals and a zero. */
 const WIDE = 12;
 // Where black or white text is readable on the mixed colour, by theme (style.css).
@@ -100,7 +100,7 @@ function cell(score, short) {
 
 /** @param {HTMLOListElement} list @param {string[]} texts @param {Float32Array} scores */
 export function drawPairs(list, texts, scores) {
-  const pairs = closestPairs(scores, texts.length, MOST_PAIRS);
+  const pairs = closestPairs(scores, texts.length, MAX_PAIRS);
   list.replaceChildren(
     ...pairs.map(({ a, b, score }) =>
       make("li", "", make("span", "score", decimals(score, 2)), make("p", "", texts[a]), make("p", "", texts[b])),

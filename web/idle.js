@@ -4,7 +4,7 @@
 
 const QUIET_MS = 20_000;
 const SLICE_S = 5;
-const MOST_SLICES = 12;
+const MAX_SLICES = 12;
 
 /** Measures which shaders are fastest on this machine, a slice at a time. */
 export class IdleTuner {
@@ -40,14 +40,14 @@ export class IdleTuner {
 
   /** Never again. */
   end() {
-    this.#slices = MOST_SLICES;
+    this.#slices = MAX_SLICES;
     clearTimeout(this.#timer);
   }
 
   /** Begin once it has been quiet for a while. A tier without shaders has nothing to tune. */
   #start() {
     clearTimeout(this.#timer);
-    if (this.#users || !this.#client.loaded?.tier.startsWith("webgpu") || this.#slices >= MOST_SLICES) return;
+    if (this.#users || !this.#client.loaded?.tier.startsWith("webgpu") || this.#slices >= MAX_SLICES) return;
     this.#timer = setTimeout(() => this.#slice(), this.#quietMs);
   }
 
@@ -68,7 +68,7 @@ export class IdleTuner {
     this.#running = true;
     try {
       const { skipped } = await this.#client.tune(SLICE_S);
-      if (!skipped.length) this.#slices = MOST_SLICES; // all is known
+      if (!skipped.length) this.#slices = MAX_SLICES; // all is known
     } catch {
       // it was stopped, or the device was lost, which the next use of the model reports
     } finally {

@@ -17,7 +17,7 @@ const STAGES = {
 };
 /** Those before Python answers; later loads have none of them. */
 const BOOT = ["python", "package"];
-const LEAST_MS = 1000;
+const MIN_MS = 1000;
 
 /** One load: what was reported of it so far. */
 export class LoadProgress {
@@ -104,10 +104,10 @@ export class LoadProgress {
 }
 
 /** The remaining time in words, from the elapsed time; "" where it is too early to estimate.
- * @param {number} elapsedMs @param {number} fraction @param {number} [leastMs] known by other means */
-export function timeRemaining(elapsedMs, fraction, leastMs = 0) {
-  if (elapsedMs < LEAST_MS || fraction < 0.03) return "";
-  const seconds = Math.max((elapsedMs * (1 - fraction)) / fraction, leastMs) / 1000;
+ * @param {number} elapsedMs @param {number} fraction @param {number} [minMs] known by other means */
+export function timeRemaining(elapsedMs, fraction, minMs = 0) {
+  if (elapsedMs < MIN_MS || fraction < 0.03) return "";
+  const seconds = Math.max((elapsedMs * (1 - fraction)) / fraction, minMs) / 1000;
   if (seconds < 90) return `about ${Math.max(1, Math.round(seconds))} s left`;
   return `about ${Math.round(seconds / 60)} min left`;
 }

@@ -11,8 +11,8 @@ import { similarities, Slices } from "./similarity.js";
 /** @typedef {import("./protocol.js").Embedded} Embedded */
 
 /** With more there is no room for numbers: a canvas shows them. */
-const MOST_IN_TABLE = 20;
-const MOST = 1000;
+const MAX_IN_TABLE = 20;
+const MAX_SENTENCES = 1000;
 /** Texts of one request, so that progress can be shown between them. */
 const BATCH = 64;
 /** The share of computing and drawing the similarities in the progress. */
@@ -63,8 +63,8 @@ function stop() {
 async function compare() {
   setQueued(false);
   const texts = sentences.value.split("\n").map((line) => line.trim()).filter(Boolean);
-  if (!texts.length || texts.length > MOST) {
-    const what = `These are ${count(texts.length, "sentence")}; at most ${count(MOST, "sentence")} are compared.`;
+  if (!texts.length || texts.length > MAX_SENTENCES) {
+    const what = `These are ${count(texts.length, "sentence")}; at most ${count(MAX_SENTENCES, "sentence")} are compared.`;
     engine.setState("ready", texts.length ? what : "Write a sentence first.");
     return;
   }
@@ -90,7 +90,7 @@ async function showComparison(texts, signal) {
   const work = (/** @type {number} */ from, /** @type {number} */ share) =>
     new Slices(signal, (part) => engine.showWork(1 - DRAWING * (1 - from - share * part), "Drawing…"));
   const scores = await similarities(data, rows, columns, work(0, 0.7));
-  const inTable = rows <= MOST_IN_TABLE;
+  const inTable = rows <= MAX_IN_TABLE;
   shown = { texts, scores };
   if (inTable) drawTable(part("matrix", HTMLTableElement), texts, scores, point);
   else await heatCanvas.draw(scores, rows, work(0.7, 0.3));
@@ -139,10 +139,10 @@ function showEmbedded(done, all, began) {
 /** @param {number[]} truncated indices of sentences */
 function showCut(truncated) {
   const loaded = engine.client.loaded;
-  const most = loaded?.kind === "sentence-encoder" ? loaded.maxTokens : 0;
+  const maxTokens = loaded?.kind === "sentence-encoder" ? loaded.maxTokens : 0;
   const which = truncated.sort((a, b) => a - b).map((i) => i + 1).join(", ");
   const [noun, were] = truncated.length === 1 ? ["Sentence", "was"] : ["Sentences", "were"];
-  show("cut", `${noun} ${which} ${were} cut to the first ${most} tokens, the most that this model reads.`);
+  show("cut", `${noun} ${which} ${were} cut to the first ${maxTokens} tokens, the most that this model reads.`);
   part("cut", HTMLElement).hidden = !truncated.length;
 }
 

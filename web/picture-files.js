@@ -4,7 +4,7 @@ import { isComplete, sizeOf } from "./picture-heads.js";
 import { BasculeError } from "./protocol.js";
 
 /** The limit of py/bascule/vision/decoding.py. */
-const MOST_PIXELS = 2 ** 26;
+const MAX_PIXELS = 2 ** 26;
 const WHOLE = "Choose a PNG, JPEG, WebP or GIF file that is whole.";
 
 /** @param {string} what @param {string} hint */
@@ -37,12 +37,12 @@ async function openPicture(file) {
   }
 }
 
-/** The pixels of a picture no wider and no higher than `most`. @param {File} file @param {number} [most]
+/** The pixels of a picture no wider and no higher than `maxSide`. @param {File} file @param {number} [maxSide]
  * @returns {Promise<ImageData>} */
-export async function decodePicture(file, most = Infinity) {
+export async function decodePicture(file, maxSide = Infinity) {
   const bitmap = await openPicture(file);
   try {
-    const scale = Math.min(1, most / Math.max(bitmap.width, bitmap.height));
+    const scale = Math.min(1, maxSide / Math.max(bitmap.width, bitmap.height));
     const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
     const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     if (!context) throw inputFault("This browser draws no pictures here.", "Reload the page.");
@@ -55,7 +55,7 @@ export async function decodePicture(file, most = Infinity) {
 
 /** @param {string} name @param {number} width @param {number} height */
 function checkSize(name, width, height) {
-  if (width * height <= MOST_PIXELS) return;
+  if (width * height <= MAX_PIXELS) return;
   const size = `${width.toLocaleString("en")} x ${height.toLocaleString("en")}`;
   throw inputFault(`${name} has ${size} pixels, more than 67 million.`, "Make it smaller.");
 }

@@ -8,7 +8,7 @@ import { BasculeError } from "./protocol.js";
 /** @typedef {import("./client.js").Scored} Scored */
 /** @typedef {{ key: string, name: string, file: File, item: HTMLLIElement, status: HTMLElement, embedded: boolean }} Picture */
 
-const MOST_PICTURES = 500;
+const MAX_PICTURES = 500;
 const files = part("files", HTMLInputElement);
 const drop = part("drop", HTMLElement);
 const list = part("pictures", HTMLUListElement);
@@ -38,8 +38,8 @@ const engine = new EngineCard(["image-text-model", "image-model"], files, (state
 /** @param {Iterable<File>} chosen */
 function addFiles(chosen) {
   for (const file of chosen) {
-    if (pictures.size >= MOST_PICTURES) {
-      show("notes", `This page takes ${MOST_PICTURES} pictures.`);
+    if (pictures.size >= MAX_PICTURES) {
+      show("notes", `This page takes ${MAX_PICTURES} pictures.`);
       break;
     }
     add(file);

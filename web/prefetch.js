@@ -21,7 +21,7 @@ import "./bridge/store.js";
  * @typedef {import("./ahead.js").Wanted & { wheel: string, checked: MessagePort }} Request
  */
 
-const MOST_SMALL_NBYTES = 128 << 20;
+const MAX_SMALL_NBYTES = 128 << 20;
 const PROGRESS_MS = 200;
 
 /** @param {string} address @returns {Promise<import("./ahead.js").Files | null>} */
@@ -58,7 +58,7 @@ async function prefetch(request) {
     reported = done;
   }, PROGRESS_MS);
   try {
-    await fetcher.prefetch(folder, files, MOST_SMALL_NBYTES, (checked) =>
+    await fetcher.prefetch(folder, files, MAX_SMALL_NBYTES, (checked) =>
       request.checked.postMessage(checked, checked.bytes ? [checked.bytes.buffer] : []),
     );
   } finally {

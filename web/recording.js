@@ -5,14 +5,14 @@ import { BasculeError } from "./protocol.js";
 /** Samples a second of what is decoded. */
 export const RATE = 16000;
 /** The limit of py/bascule/audio/recordings.py. */
-const MOST_S = 4 * 3600;
+const MAX_S = 4 * 3600;
 /** Some engines never report a missing header: they get a second for a file of at most 1 MB,
  * which is not hours long, and ten for a larger one. */
 const SMALL_NBYTES = 1_000_000;
 const WAITS_MS = { small: 1_000, large: 10_000 };
 /** Bytes of a second of speech in Opus at its lowest rate: a file without a readable length may be too long from
- * `MOST_S` of these on. Its beginning then tells how long it is about. */
-const LEAST_NBYTES_A_SECOND = 750;
+ * `MAX_S` of these on. Its beginning then tells how long it is about. */
+const MIN_NBYTES_A_SECOND = 750;
 const BEGINNING_NBYTES = 1 << 18;
 /** Messages for an unavailable microphone, by the name of the browser's error. */
 const REFUSALS = new Map([
@@ -51,14 +51,14 @@ async function decoded(file) {
 /** Seconds of a file that may be too long, by those of its beginning; 0 for a smaller one. A fault
  * where the beginning cannot be read by itself. @param {Blob} file @returns {Promise<number>} */
 async function estimated(file) {
-  if (file.size <= MOST_S * LEAST_NBYTES_A_SECOND) return 0;
+  if (file.size <= MAX_S * MIN_NBYTES_A_SECOND) return 0;
   const beginning = file.slice(0, BEGINNING_NBYTES);
   return ((await decoded(beginning)).duration * file.size) / beginning.size;
 }
 
 /** @param {number} seconds */
 function checkLength(seconds) {
-  if (seconds > MOST_S) throw inputFault("The recording is longer than 4 hours.", "Cut it, and take each part.");
+  if (seconds > MAX_S) throw inputFault("The recording is longer than 4 hours.", "Cut it, and take each part.");
 }
 
 /** Seconds of a sound file from its header; 0 if unknown.

@@ -2,7 +2,7 @@
 
 import { make } from "./dom.js";
 
-const MOST_ENTRIES = 2000;
+const MAX_ENTRIES = 2000;
 
 export class ConsoleLog {
   #list;
@@ -82,7 +82,7 @@ export class ConsoleLog {
   /** @param {HTMLElement} entry */
   #add(entry) {
     this.#list.append(entry);
-    while (this.#list.childElementCount > MOST_ENTRIES) this.#list.firstElementChild?.remove();
+    while (this.#list.childElementCount > MAX_ENTRIES) this.#list.firstElementChild?.remove();
     this.#follow();
   }
 

@@ -17,7 +17,7 @@ const INTERRUPT_MS = 500;
 const SIGINT = 2;
 const INDENT = "    ";
 /** The largest width and height of opened pictures. */
-const MOST_PIXELS = 2048;
+const MAX_PIXELS = 2048;
 
 class ConsolePage {
   #source = part("source", HTMLTextAreaElement);
@@ -160,7 +160,7 @@ class ConsolePage {
     if (!file || this.#state !== "ready") return;
     this.#show("busy", "Reading the picture…");
     try {
-      const { width, height, data: pixels } = await decodePicture(file, MOST_PIXELS);
+      const { width, height, data: pixels } = await decodePicture(file, MAX_PIXELS);
       this.#worker.postMessage({ type: "opened", width, height, pixels }, [pixels.buffer]);
     } catch (error) {
       this.#log.text("error", `${error instanceof Error ? error.message : error}\n`);

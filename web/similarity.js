@@ -45,18 +45,18 @@ function dot(data, a, b, columns) {
   return sum;
 }
 
-/** The `most` most similar pairs, best first. @param {Float32Array} scores (n, n) @param {number} n
- * @param {number} most @returns {Pair[]} */
-export function closestPairs(scores, n, most) {
+/** The `count` most similar pairs, best first. @param {Float32Array} scores (n, n) @param {number} n
+ * @param {number} count @returns {Pair[]} */
+export function closestPairs(scores, n, count) {
   /** @type {Pair[]} */
   const best = [];
   for (let a = 0; a < n; a++) {
     for (let b = a + 1; b < n; b++) {
       const score = scores[a * n + b];
-      if (best.length === most && score <= best[most - 1].score) continue;
+      if (best.length === count && score <= best[count - 1].score) continue;
       const at = best.findIndex((pair) => score > pair.score);
       best.splice(at < 0 ? best.length : at, 0, { a, b, score });
-      best.length = Math.min(best.length, most);
+      best.length = Math.min(best.length, count);
     }
   }
   return best;

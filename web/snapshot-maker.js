@@ -7,10 +7,10 @@ const LOCK = "bascule:snapshot";
 const QUIET_MS = 5000;
 const STEP_MS = 300_000; // a step that hangs, on the slowest of machines
 /** A step needs up to about 250 MB for some seconds. */
-const LEAST_MEMORY_GIB = 4;
+const MIN_MEMORY_GIB = 4;
 /** Attempts are counted before they begin: one may end with its tab. */
 const ATTEMPTS = "bascule-snapshot-attempts";
-const MOST_ATTEMPTS = 3;
+const MAX_ATTEMPTS = 3;
 const FORGOTTEN_MS = 7 * 86_400_000;
 
 export class SnapshotMaker {
@@ -66,7 +66,7 @@ export class SnapshotMaker {
   async #makeAlone(numpy) {
     const began = performance.now();
     const { deviceMemory = Infinity } = /** @type {{ deviceMemory?: number }} */ (navigator);
-    if (deviceMemory < LEAST_MEMORY_GIB) return `this machine has ${deviceMemory} GiB of memory`;
+    if (deviceMemory < MIN_MEMORY_GIB) return `this machine has ${deviceMemory} GiB of memory`;
     if (!navigator.locks) return "this browser has no locks";
     return navigator.locks.request(LOCK, { ifAvailable: true }, async (lock) => {
       if (!lock) return "another tab makes it";
@@ -122,7 +122,7 @@ function attempts() {
 }
 
 function hasAttempts() {
-  return attempts().count < MOST_ATTEMPTS;
+  return attempts().count < MAX_ATTEMPTS;
 }
 
 function countAttempt() {

@@ -8,9 +8,9 @@ import { openStore } from "./bridge/store.js";
 
 const FORMAT = 1; // of what a key stands for
 const CHUNK_NBYTES = 4 << 20;
-const MOST_NBYTES = 256 << 20;
+const MAX_NBYTES = 256 << 20;
 /** With one that another page of this origin may use, or the one before an update. */
-const MOST_KEPT = 2;
+const MAX_KEPT = 2;
 
 /** The name of the snapshot of this Pyodide with this wheel in this browser. Pyodide's module holds its
  * version and the build that its other files must be of. @param {string} pyodide the folder's URL
@@ -52,7 +52,7 @@ export class Snapshots {
 
   /** Its bytes. Throws where they are not those that were stored. @param {Entry} entry */
   async read({ url, nbytes, chunkNbytes, hashes }) {
-    if (hashes.includes("") || !nbytes || nbytes > MOST_NBYTES) throw new Error("it was not kept whole");
+    if (hashes.includes("") || !nbytes || nbytes > MAX_NBYTES) throw new Error("it was not kept whole");
     const bytes = new Uint8Array(nbytes);
     const reading = hashes.map(async (hash, index) => {
       const place = bytes.subarray(index * chunkNbytes, index * chunkNbytes + chunkLength({ nbytes, chunkNbytes }, index));
@@ -73,7 +73,7 @@ export class Snapshots {
     const id = await keyOf(url);
     await this.drop(key);
     try {
-      await this.#dropOld(MOST_KEPT - 1);
+      await this.#dropOld(MAX_KEPT - 1);
       await this.checkRoom(bytes.length);
       await this.#journal.touch(id);
       await this.#write(id, url, bytes);
@@ -112,9 +112,9 @@ export class Snapshots {
     }
   }
 
-  /** @param {number} most */
-  async #dropOld(most) {
+  /** @param {number} count */
+  async #dropOld(count) {
     const all = (await this.#journal.entries()).filter(({ url }) => isSnapshot(url));
-    await this.#journal.remove(all.slice(0, Math.max(0, all.length - most)).map(({ key }) => key));
+    await this.#journal.remove(all.slice(0, Math.max(0, all.length - count)).map(({ key }) => key));
   }
 }

@@ -8,7 +8,7 @@ export const SWITCHES = [
   "BASCULE_PLATFORM_NAME",
   ...BACKENDS.flatMap((name) => [`BASCULE_FORCE_${name}`, `BASCULE_DISABLE_${name}`]),
 ];
-const MOST_LENGTH = 80;
+const MAX_LENGTH = 80;
 
 /** Those for Python's environment. @param {URLSearchParams} query @returns {Record<string, string>} */
 export function switchesOf(query) {
@@ -20,7 +20,7 @@ export function switchesOf(query) {
 export function unknownSwitches(query) {
   const names = new Set([...query.keys()].filter((name) => /^BASCULE_/i.test(name) && !SWITCHES.includes(name)));
   return [...names].map((name) => {
-    const shown = name.slice(0, MOST_LENGTH);
+    const shown = name.slice(0, MAX_LENGTH);
     const [near] = SWITCHES.map((known) => ({ known, edits: distance(shown.toUpperCase(), known) })).sort(
       (a, b) => a.edits - b.edits,
     );

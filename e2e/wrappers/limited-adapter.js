@@ -122,7 +122,7 @@ function held(device) {
       return refused(why, () => makeBuffer({ size: 4, usage: 0 }));
     },
     createBindGroup(/** @type {GPUBindGroupDescriptor} */ wanted) {
-      // Uniforms are far smaller than any limit of a story, so that all buffers may be seen alike.
+      // Uniforms are far smaller than any limit of a test, so that all buffers may be seen alike.
       const limit = limits.maxStorageBufferBindingSize;
       const largest = Math.max(0, ...[...wanted.entries].map(({ resource }) => nbytesOf(resource)));
       if (largest <= limit) return makeGroup(wanted);

@@ -1,16 +1,16 @@
-// blocks_q4_1: d * q + m, from the block's least number to its greatest.
+// blocks_q4_1: d * q + m, from the block's smallest number to its largest.
 const BLOCKS_A_LANE = 1u;
 
 fn quantize(block: u32, at: u32) -> vec4f {
-  var least = x_at(at);
-  var most = least;
+  var minimum = x_at(at);
+  var maximum = minimum;
   for (var i = 1u; i < 8u; i++) {
     let v = x_at(at + i);
-    least = min(least, v);
-    most = max(most, v);
+    minimum = min(minimum, v);
+    maximum = max(maximum, v);
   }
-  let m = min(min(least.x, least.y), min(least.z, least.w));
-  let d = (max(max(most.x, most.y), max(most.z, most.w)) - m) / 15.0;
+  let m = min(min(minimum.x, minimum.y), min(minimum.z, minimum.w));
+  let d = (max(max(maximum.x, maximum.y), max(maximum.z, maximum.w)) - m) / 15.0;
   let scale = half_of(d);
   let offset = half_of(m);
   if (is_infinite(scale) || is_infinite(offset)) { return UNFIT; }

@@ -7,7 +7,7 @@ fn half_of(value: f32) -> u32 {
   let sign = (bits >> 16u) & 0x8000u;
   let size = bits & 0x7fffffffu;
   if (size >= 0x47800000u) { return sign | HALF_INFINITE; }   // 65536 and more
-  if (size < 0x33000000u) { return sign; }                    // less than half the least half
+  if (size < 0x33000000u) { return sign; }                    // less than half the smallest f16
   if (size >= 0x38800000u) {
     let moved = size - 0x38000000u;                           // the exponent's other bias
     return sign | ((moved + 0xfffu + ((moved >> 13u) & 1u)) >> 13u);

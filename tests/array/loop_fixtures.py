@@ -12,10 +12,10 @@ from bascule.array import groups, host_loops, host_plans
 @pytest.fixture
 def any_size(on_wasm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wasm tier computes arrays of any size in loops, single operations too."""
-    monkeypatch.setattr(groups, "LEAST_ELEMENTS", 1)
-    monkeypatch.setattr(host_plans, "MOST_NODES", 0)  # none from a test of other sizes
+    monkeypatch.setattr(groups, "MIN_ELEMENTS", 1)
+    monkeypatch.setattr(host_plans, "MAX_NODES", 0)  # none from a test of other sizes
     monkeypatch.setattr(host_loops, "LARGE", 1)
-    monkeypatch.setattr(host_loops, "MOST_LOOPS", 10_000)
+    monkeypatch.setattr(host_loops, "MAX_LOOPS", 10_000)
     monkeypatch.setattr(host_loops, "_is_faster_in_numpy", lambda chain: False)
 
 

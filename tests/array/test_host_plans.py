@@ -31,7 +31,7 @@ def walks(on_wasm: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(host_loops.Walk, "__init__", noted)
     monkeypatch.setattr(HostPlans, "of", _forgetful(HostPlans.of))
-    monkeypatch.setattr(host_loops, "MOST_LOOPS", 10_000)  # other tests have made many
+    monkeypatch.setattr(host_loops, "MAX_LOOPS", 10_000)  # other tests have made many
     return result
 
 
@@ -126,7 +126,7 @@ def test_arrays_that_lie_differently_are_planned_anew(
 def test_plans_hold_no_arrays_and_are_few(
     walks: list[Any], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_plans, "MOST_PLANS", 3)
+    monkeypatch.setattr(host_plans, "MAX_PLANS", 3)
     found: list[HostPlans] = []
     of = HostPlans.of
     monkeypatch.setattr(HostPlans, "of", lambda p, *a: (found.append(p), of(p, *a))[1])
@@ -143,10 +143,10 @@ def test_plans_hold_no_arrays_and_are_few(
         assert np.allclose(np.asarray(xp.ones(n) * 2.0 + 1.0), 3.0)
     assert len(found[-1]._plans) == 3
     many = xp.asarray(x)
-    for _ in range(host_plans.MOST_NODES):
+    for _ in range(host_plans.MAX_NODES):
         many = many + 1.0
-    assert np.allclose(np.asarray(many), x + host_plans.MOST_NODES, atol=1e-3)
-    assert all(len(key) < 6 * host_plans.MOST_NODES for key in found[-1]._plans)
+    assert np.allclose(np.asarray(many), x + host_plans.MAX_NODES, atol=1e-3)
+    assert all(len(key) < 6 * host_plans.MAX_NODES for key in found[-1]._plans)
 
 
 def test_a_matrix_by_a_vector_again(
@@ -156,11 +156,11 @@ def test_a_matrix_by_a_vector_again(
     product = host_loops.HostLoops.product
 
     def of_a_page(loops: Any, node: Any, values: Any) -> Any:
-        most, loops.most = loops.most, None
+        maximum, loops.maximum = loops.maximum, None
         try:
             return product(loops, node, values)
         finally:
-            loops.most = most
+            loops.maximum = maximum
 
     monkeypatch.setattr(host_loops.HostLoops, "product", of_a_page)
     for _ in range(3):

@@ -102,7 +102,7 @@ def test_a_choice_of_each_dtype(loops: None, rng: np.random.Generator, dtype: st
 def in_parts_of(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call of a loop computes so many elements."""
     parts = Layout.parts
-    monkeypatch.setattr(Layout, "parts", lambda layout, most: parts(layout, n))
+    monkeypatch.setattr(Layout, "parts", lambda layout, maximum: parts(layout, n))
 
 
 def shapes(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -176,8 +176,10 @@ def test_reductions(
                 continue
             size = getattr(np, name)(np.abs(expected), axis=axis) + 1e-6
             with np.errstate(all="ignore"):
-                most = 4e-7 * max(1.0, (x.size / 64) ** 0.5) if name == "prod" else 4e-7
-                close = (result == wide.astype(np.float32)) | (np.abs(result - wide) <= most * size)
+                maximum = 4e-7 * max(1.0, (x.size / 64) ** 0.5) if name == "prod" else 4e-7
+                close = (result == wide.astype(np.float32)) | (
+                    np.abs(result - wide) <= maximum * size
+                )
             assert close.all(), (shape, axis, result, wide)
     assert by_loops.count(True) > len(by_loops) // 2
 
@@ -248,7 +250,7 @@ def test_chains_of_nothing_but_single_numbers(any_size: None, shape: tuple[int, 
 def test_numpy_computes_what_no_loop_may_be_made_for(
     on_wasm: None, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
-    monkeypatch.setattr(host_loops, "MOST_LOOPS", 0)
+    monkeypatch.setattr(host_loops, "MAX_LOOPS", 0)
     x = rng.standard_normal(1 << 15).astype(np.float32)
     result = np.asarray(xp.asarray(x) * 3.5 - xp.asarray(x) / 7.25)
     assert np.array_equal(result, x * np.float32(3.5) - x / np.float32(7.25))

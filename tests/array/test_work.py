@@ -103,7 +103,7 @@ async def test_many_reads_and_many_consumers_are_cut(device: bascule.Device) -> 
 
 def _grown(tier: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, int]:
     """What 1,000 operations that nothing reads give, and how many of their nodes are left."""
-    monkeypatch.setattr(array_module, "MOST_DEPTH", 50)
+    monkeypatch.setattr(array_module, "MAX_DEPTH", 50)
     xp.set_default_device(tier)
     y = xp.asarray(np.arange(5, dtype=np.float32))
     np.asarray(y + 1.0)  # the device is open
@@ -149,7 +149,7 @@ async def test_a_device_in_use_elsewhere_lets_a_graph_grow_and_a_failure_is_the_
     holder = threading.Thread(target=lambda: bascule.sync(hold()))
     holder.start()
     await asyncio.to_thread(holds.wait)
-    monkeypatch.setattr(array_module, "MOST_DEPTH", 50)
+    monkeypatch.setattr(array_module, "MAX_DEPTH", 50)
     y = x
     for _ in range(200):
         y = y + 1.0

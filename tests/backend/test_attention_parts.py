@@ -75,9 +75,9 @@ CASES = [
 
 @pytest.mark.parametrize("plan", PLANS)
 async def test_attention(backend: Backend, plan: str, rng: np.random.Generator) -> None:
-    for batch, most_batch, tokens, most_tokens, heads, size in CASES:
+    for batch, max_batch, tokens, max_tokens, heads, size in CASES:
         graph = Graph("encoder")
-        b, t = Dim("B", most_batch), Dim("T", most_tokens)
+        b, t = Dim("B", max_batch), Dim("T", max_tokens)
         qkv = graph.input("qkv", (b, t, 3 * heads * size))
         lengths = graph.input("lengths", (b,), "u32")
         graph.output(graph.call("attention", qkv, lengths, heads=heads))
@@ -165,9 +165,9 @@ async def test_cached_attention(
 
 
 def _decoder(case: tuple[Any, ...], dtype: Any) -> Program:
-    _, most_tokens, _, most_slots, _, heads, kv_heads, size, window, pairs = case
+    _, max_tokens, _, max_slots, _, heads, kv_heads, size, window, pairs = case
     graph = Graph("decoder")
-    t, s = Dim("T", most_tokens), Dim("S", most_slots)
+    t, s = Dim("T", max_tokens), Dim("S", max_slots)
     shape = {"heads": heads, "kv_heads": kv_heads, "size": size}
     qkv = graph.input("qkv", (t, (heads + 2 * kv_heads) * size))
     cache = graph.state("cache", (s, 2 * kv_heads * size), dtype)
@@ -187,8 +187,8 @@ def _rewritten(program: Program, plan: str) -> Program:
     assert x is not None
     queries, heads = x.limits[-2], call.whole("heads")
     # One query (of one head, where heads come first) is the least that a dispatch can do.
-    least = work // queries // (heads if rewrites[0] is not QUERIES and HEADS in rewrites else 1)
-    limits = Limits(dispatch_work=max(share * work, least if QUERIES in rewrites else 1))
+    minimum = work // queries // (heads if rewrites[0] is not QUERIES and HEADS in rewrites else 1)
+    limits = Limits(dispatch_work=max(share * work, minimum if QUERIES in rewrites else 1))
     caches = [state for state in program.states if state.name == "cache"]
     if CACHE in rewrites:
         each = caches[0].nbytes // call.whole("kv_heads")

@@ -108,7 +108,7 @@ async def test_what_a_device_says_of_itself(tier: str) -> None:
         assert not device.lost
         if tier.startswith("webgpu"):
             assert device.adapter is not None
-            assert device.adapter.least == (tier == "webgpu-limited")
+            assert device.adapter.limited == (tier == "webgpu-limited")
             assert device.limits["maxBufferSize"] >= 256 << 20
             assert device.features == device.adapter.features
         else:

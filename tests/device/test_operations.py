@@ -340,12 +340,12 @@ async def test_a_lost_device_says_so(rng: np.random.Generator) -> None:
 
 async def test_what_is_too_large_is_refused_with_its_bytes(rng: np.random.Generator) -> None:
     async with await bascule.open_device("webgpu-limited") as device:
-        most = device.limits["maxStorageBufferBindingSize"]
+        maximum = device.limits["maxStorageBufferBindingSize"]
         row = f32(rng, 6000)
-        with pytest.raises(LimitError, match=f"The result of matmul needs .* {most:,}"):
+        with pytest.raises(LimitError, match=f"The result of matmul needs .* {maximum:,}"):
             await device.ops.matmul(row.reshape(-1, 1), row.reshape(1, -1))
-        large = np.broadcast_to(np.float32(0), (most // 4 + 1,))
-        with pytest.raises(LimitError, match=f"op gelu, x needs {most + 4:,} bytes"):
+        large = np.broadcast_to(np.float32(0), (maximum // 4 + 1,))
+        with pytest.raises(LimitError, match=f"op gelu, x needs {maximum + 4:,} bytes"):
             await device.ops.gelu(large)
         assert "buffers" not in device.memory().by_kind
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from random import Random
 from time import perf_counter
 
-MOST_S = 10.0
-MOST_NBYTES = 300 << 20
+MAX_S = 10.0
+MAX_NBYTES = 300 << 20
 
 
 @dataclass(slots=True)
@@ -33,14 +33,14 @@ class Report:
     n_cases: int = 0
     seconds: float = 0.0
     slowest_s: float = 0.0
-    most_nbytes: int = 0
+    max_nbytes: int = 0
     findings: list[str] = field(default_factory=list[str])
 
     def __str__(self) -> str:
         result = (
             f"{self.target}: {self.n_cases:,} cases of seed {self.seed} in {self.seconds:.0f} s"
         )
-        worst = f"slowest {self.slowest_s:.1f} s, {self.most_nbytes >> 20} MiB at most"
+        worst = f"slowest {self.slowest_s:.1f} s, {self.max_nbytes >> 20} MiB at most"
         return "\n".join([f"{result} ({worst}), {len(self.findings)} findings", *self.findings])
 
 
@@ -81,7 +81,7 @@ def _listen(ours: Connection, at: int, report: Report) -> tuple[int, bool]:
         if result is None:
             return at, True
         report.slowest_s = max(report.slowest_s, result["seconds"])
-        report.most_nbytes = max(report.most_nbytes, result["nbytes"])
+        report.max_nbytes = max(report.max_nbytes, result["nbytes"])
         if result["problem"]:
             report.findings.append(_told(report, at, result["problem"]))
         at += 1
@@ -104,7 +104,7 @@ def _child(
             shutil.rmtree(folder, ignore_errors=True)
             TARGETS[target](folder, rng)
             gc.collect()
-            faulthandler.dump_traceback_later(MOST_S, exit=True)
+            faulthandler.dump_traceback_later(MAX_S, exit=True)
             _reset_peak()
             before, began, problem = _peak_nbytes(), perf_counter(), ""
             try:
@@ -113,7 +113,7 @@ def _child(
                 problem = _short(error)
             faulthandler.cancel_dump_traceback_later()
             seconds, nbytes = perf_counter() - began, max(0, _peak_nbytes() - before)
-            if nbytes > MOST_NBYTES:
+            if nbytes > MAX_NBYTES:
                 problem = problem or f"it took {nbytes >> 20} MiB"
             theirs.send(json.dumps({"seconds": seconds, "nbytes": nbytes, "problem": problem}))
         theirs.send("null")
@@ -134,8 +134,8 @@ def _limit_memory() -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except OSError:
         return
-    most = pages * resource.getpagesize() + (4 << 30)
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    maximum = pages * resource.getpagesize() + (4 << 30)
+    resource.setrlimit(resource.RLIMIT_AS, (maximum, maximum))
 
 
 def _reset_peak() -> None:

@@ -97,8 +97,8 @@ def window_losses(model: Llama, ids: list[int], window: int) -> list[float]:
     for start in range(0, len(ids), window):
         part = ids[start : start + window]
         logits = forced(model, part)[:-1]
-        most = logits.max(1, keepdims=True)
-        totals = np.log(np.exp(logits - most).sum(1)) + most[:, 0]
+        maximum = logits.max(1, keepdims=True)
+        totals = np.log(np.exp(logits - maximum).sum(1)) + maximum[:, 0]
         losses.append(float((totals - logits[np.arange(len(part) - 1), part[1:]]).mean()))
     return losses
 

@@ -201,17 +201,17 @@ async def test_reductions_over_axes(
 
 
 async def test_reductions_of_many_elements_and_of_few(gpu_device: bascule.Device) -> None:
-    most = bascule.reduce("x: i32 -> y: i32", "x", "max(a, b)", "-2147483647", device=gpu_device)
+    maximum = bascule.reduce("x: i32 -> y: i32", "x", "max(a, b)", "-2147483647", device=gpu_device)
     for n in (1, 2, 63, 64, 65, 4097, 3_000_017):
         x = np.arange(n, dtype=np.int32) - n
         x[n // 2] = n
-        assert (await (await most(x)).numpy())[0] == n
+        assert (await (await maximum(x)).numpy())[0] == n
     out = np.zeros(2, np.int32)
-    await most(np.array([[1, 5], [7, 2]], np.int32), axis=1, out=out)
+    await maximum(np.array([[1, 5], [7, 2]], np.int32), axis=1, out=out)
     np.testing.assert_array_equal(out, [5, 7])
     for axis in (2, -3, (0, 0), 1.5):
         with pytest.raises(InputError, match="axis"):
-            await most(np.ones((2, 2), np.int32), axis=axis)  # type: ignore[arg-type]
+            await maximum(np.ones((2, 2), np.int32), axis=axis)  # type: ignore[arg-type]
 
 
 async def test_errors_of_reductions_name_the_part(gpu_device: bascule.Device) -> None:

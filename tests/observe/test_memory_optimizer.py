@@ -101,11 +101,11 @@ async def test_an_impossible_budget_is_refused_before_a_weight_is_read(
         await plain(self, file, *rest)
 
     monkeypatch.setattr(FileSource, "stream", stream)
-    least = min(s.needed_nbytes for s in await optimizer(1).plan(folder))
-    with pytest.raises(LimitError, match=f"{least:,} bytes .*{least - 1:,} are allowed"):
-        await optimizer(least - 1).load(folder)
+    minimum = min(s.needed_nbytes for s in await optimizer(1).plan(folder))
+    with pytest.raises(LimitError, match=f"{minimum:,} bytes .*{minimum - 1:,} are allowed"):
+        await optimizer(minimum - 1).load(folder)
     assert streamed == []
-    async with await optimizer(least).load(folder):
+    async with await optimizer(minimum).load(folder):
         assert streamed == ["model.safetensors"]
 
 

@@ -165,7 +165,7 @@ async def test_a_pass_that_runs_often_is_timed_now_and_then() -> None:
 
 async def test_tapes_past_the_room_run_untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_native, "_PAGE_NBYTES", 4096)
-    monkeypatch.setattr(profile_native, "_MOST_PAGES", 1)
+    monkeypatch.setattr(profile_native, "_MAX_PAGES", 1)
     async with await bascule.load(TINY_BERT, tier="webgpu") as model:
         assert isinstance(model, bascule.EmbeddingModel)
         plain = await model.embed(TEXTS)

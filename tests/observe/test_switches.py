@@ -136,10 +136,10 @@ async def test_optimization_levels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class SlowShards:
-    """A site whose weight files take their time; `most` counts those under way at once."""
+    """A site whose weight files take their time; `maximum` counts those under way at once."""
 
     def __init__(self, models: Path) -> None:
-        self.most = 0
+        self.maximum = 0
         self._now = 0
         self._app = create_app(models=models, pyodide=models)
 
@@ -147,7 +147,7 @@ class SlowShards:
         if not scope.get("path", "").endswith(".safetensors"):
             return await self._app(scope, receive, send)
         self._now += 1
-        self.most = max(self.most, self._now)
+        self.maximum = max(self.maximum, self._now)
         try:
             await asyncio.sleep(0.02)
             await self._app(scope, receive, send)
@@ -157,7 +157,7 @@ class SlowShards:
 
 async def test_parallel_components_are_two_shards_at_a_time(tmp_path: Path) -> None:
     widened(tmp_path / "model", layers=8, shards=3)
-    most: list[int] = []
+    maximum: list[int] = []
     answers: list[Any] = []
     for on in (True, False):
         site = SlowShards(tmp_path)
@@ -167,9 +167,9 @@ async def test_parallel_components_are_two_shards_at_a_time(tmp_path: Path) -> N
             )
             model: Any = await loader.load_model()
             answers.append(await model.embed(TEXTS["input_text"]))
-            most.append(site.most)
+            maximum.append(site.maximum)
             model.close()
-    assert most == [2, 1]
+    assert maximum == [2, 1]
     assert np.array_equal(*answers)
 
 

@@ -70,7 +70,7 @@ def test_work_is_that_of_scores_and_sums() -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "most", "expected"),
+    ("program", "maximum", "expected"),
     [
         (encoder(), 3, [3, 3]),
         (encoder(), 5, [3, 3]),
@@ -85,12 +85,12 @@ def test_work_is_that_of_scores_and_sums() -> None:
     ],
 )
 def test_heads_are_as_few_near_equal_groups_as_fit(
-    program: Program, most: float, expected: list[int]
+    program: Program, maximum: float, expected: list[int]
 ) -> None:
     """Of whole KV heads, or within one."""
     whole = attentions(program)[0]
     each = attention_work(whole) // part_of(whole).n_heads
-    limits = Limits(dispatch_work=most * each)
+    limits = Limits(dispatch_work=maximum * each)
     result, taken = head_partitioning(program, limits)
     parts = [part_of(call) for call in attentions(result)]
     assert [part.n_heads for part in parts] == expected
@@ -104,19 +104,19 @@ def test_heads_are_as_few_near_equal_groups_as_fit(
 
 
 @pytest.mark.parametrize(
-    ("most", "expected"), [(10, [5, 6]), (6, [5, 6]), (5, [3, 4, 4]), (1, [1] * 11)]
+    ("maximum", "expected"), [(10, [5, 6]), (6, [5, 6]), (5, [3, 4, 4]), (1, [1] * 11)]
 )
-def test_queries_are_as_few_near_equal_chunks_as_fit(most: int, expected: list[int]) -> None:
+def test_queries_are_as_few_near_equal_chunks_as_fit(maximum: int, expected: list[int]) -> None:
     program = encoder()
     each = attention_work(attentions(program)[0]) // 11
-    result, taken = chunked_attention(program, Limits(dispatch_work=most * each))
+    result, taken = chunked_attention(program, Limits(dispatch_work=maximum * each))
     parts = [part_of(call) for call in attentions(result)]
     assert [part.n_queries for part in parts] == expected
     assert [part.first_query for part in parts] == [
         sum(expected[: len(parts[:i])]) for i in range(len(parts))
     ]
     assert [(t.strategy, t.parts) for t in taken] == [("chunked_attention", len(expected))]
-    assert max(map(attention_work, attentions(result))) <= most * each
+    assert max(map(attention_work, attentions(result))) <= maximum * each
 
 
 def test_strategies_compose_and_each_is_told() -> None:

@@ -136,8 +136,8 @@ async def test_a_linear_layer_in_parts(
     values = graph.input("x", x.shape), *operands, graph.input("r", residual.shape)
     graph.output(graph.call("linear", *values, activation="gelu"))
     program = freeze(graph)
-    least = max(rows * columns * 4, 4 * 1024)
-    limits = Limits(binding_nbytes=max(least, largest(program) // 3))
+    minimum = max(rows * columns * 4, 4 * 1024)
+    limits = Limits(binding_nbytes=max(minimum, largest(program) // 3))
     given = {"x": x, "w": weight, "b": bias, "r": residual}
     expected = FUNCTIONS["linear"](*wide(x, weight, bias, residual), activation="gelu")
     tolerance = 4 * sum_tolerance(256)
@@ -189,8 +189,8 @@ async def test_however_many_parts_are_joined(
     works = [5 * 8 * c.result.limits[1] for c in rewritten.calls if c.op == "linear"]
     assert max(works) <= limits.dispatch_work < 5 * 8 * columns
     assert sum(works) == 5 * 8 * columns
-    most = max(sum(o is not None for o in c.operands) for c in rewritten.calls)
-    assert most == max(2, min(parts, 7))
+    maximum = max(sum(o is not None for o in c.operands) for c in rewritten.calls)
+    assert maximum == max(2, min(parts, 7))
     for rows in (5, 2):
         x = normal(rng, rows, 8)
         (result,) = await run(backend, rewritten, {"x": x, "w": weight}, {"T": rows})
@@ -243,8 +243,8 @@ async def test_a_table_that_two_read_is_cut_once(
     program = freeze(graph)
     given = {"w": table, "tokens": tokens, "position": np.array([12], np.uint32)}
     # By work the layer alone needs eleven parts; by bytes both would need fewer.
-    most = max(8 * 256 * 4, largest(program) // 3)
-    limits = Limits(binding_nbytes=most, dispatch_work=8 * 256 * 12)
+    maximum = max(8 * 256 * 4, largest(program) // 3)
+    limits = Limits(binding_nbytes=maximum, dispatch_work=8 * 256 * 12)
     orders = [(chunked_embedding, layer_decomposition), (layer_decomposition, chunked_embedding)]
     first, second = (fit(program, limits, order) for order in orders)
     assert first[0].parameters == second[0].parameters

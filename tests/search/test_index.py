@@ -131,7 +131,7 @@ async def test_rows_are_copied_once_and_freed(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the driver counts: rows, and a last block that is at most as large as those before."""
-    monkeypatch.setattr(blocks, "_MOST_BLOCK_NBYTES", 1 << 20)
+    monkeypatch.setattr(blocks, "_MAX_BLOCK_NBYTES", 1 << 20)
     async with await bascule.open_device("webgpu") as device:
         before = device.memory().now_nbytes
         index = Index(device, 64)
@@ -157,7 +157,7 @@ async def test_an_addition_that_does_not_fit_adds_nothing(
     index = Index(cpu, 8)
     await index.add(rng.standard_normal((200, 8)))
     pool = cpu.kernel_device.pool
-    monkeypatch.setattr(blocks, "_MOST_BLOCK_NBYTES", 256 * 32)
+    monkeypatch.setattr(blocks, "_MAX_BLOCK_NBYTES", 256 * 32)
     real, left = pool.empty, [1]
 
     def scarce(*arguments: Any) -> Any:

@@ -10,8 +10,8 @@ import pytest
 
 from bascule.backend.webgpu.gpu_native import (
     NativeGpu,
+    _default_limits,
     _describe,
-    _least_limits,
     _own_limits,
 )
 from tests.shared_devices import SharedDevices
@@ -28,8 +28,8 @@ async def gpu(
     """A real device; for a "kind" that says so one held to the least that every device grants."""
     callspec = getattr(request.node, "callspec", None)
     kind = callspec.params.get("kind", "") if callspec else ""
-    async with shared_devices.gpu(least=kind.endswith("-limited")) as device:
-        assert device.adapter.least == kind.endswith("-limited")
+    async with shared_devices.gpu(limited=kind.endswith("-limited")) as device:
+        assert device.adapter.limited == kind.endswith("-limited")
         yield device
 
 
@@ -45,10 +45,10 @@ async def tint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NativeGpu]:
 
 
 @pytest.fixture
-async def tint_least(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NativeGpu]:
+async def tint_limited(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NativeGpu]:
     """Tint and Dawn's own checks, on a device held to the least that every one grants."""
     monkeypatch.setenv("WGPU_BACKEND_TYPE", "Null")
-    gpu = await _open_dawn(least=True)
+    gpu = await _open_dawn(limited=True)
     yield gpu
     gpu.destroy()
 
@@ -72,14 +72,14 @@ async def tint_alone(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NativeGpu
 
 
 async def _open_dawn(
-    *, least: bool = False, wanted: tuple[str, ...] = ("subgroups", "shader-f16")
+    *, limited: bool = False, wanted: tuple[str, ...] = ("subgroups", "shader-f16")
 ) -> NativeGpu:
     import wgpudawn
 
     adapter = await wgpudawn.gpu.request_adapter_async()
-    wanted = () if least else wanted
+    wanted = () if limited else wanted
     features = [f for f in wanted if f in adapter.features]
-    limits = _least_limits(adapter) if least else _own_limits(adapter)
+    limits = _default_limits(adapter) if limited else _own_limits(adapter)
     device = await adapter.request_device_async(required_features=features, required_limits=limits)
-    info = _describe(adapter.info, device.limits, features, least=least)
+    info = _describe(adapter.info, device.limits, features, limited=limited)
     return NativeGpu(device, replace(info, subgroups_enable=True))

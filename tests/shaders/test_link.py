@@ -70,14 +70,14 @@ async def test_kernels_with_halves_compile_on_tint(tint_f16: NativeGpu) -> None:
         await tint_f16.pipeline(broken, kernels[0].constants, kernels[0].bindings, "broken")
 
 
-async def test_kernels_fit_the_workgroup_memory_of_every_device(tint_least: NativeGpu) -> None:
-    for kernel in every_kernel(tint_least.adapter):
-        await tint_least.pipeline(kernel.wgsl, kernel.constants, kernel.bindings, kernel.label)
+async def test_kernels_fit_the_workgroup_memory_of_every_device(tint_limited: NativeGpu) -> None:
+    for kernel in every_kernel(tint_limited.adapter):
+        await tint_limited.pipeline(kernel.wgsl, kernel.constants, kernel.bindings, kernel.label)
     for words, fits in ((16 << 8, True), ((16 << 8) + 4, False)):
         wgsl = f"var<workgroup> a: array<u32, {words}>;\n"
         wgsl += "@compute @workgroup_size(1) fn main() { a[0] = 1u; }"
         with nullcontext() if fits else pytest.raises(ShaderError, match="16384"):
-            await tint_least.pipeline(wgsl, {}, "", "planted")
+            await tint_limited.pipeline(wgsl, {}, "", "planted")
 
 
 @pytest.mark.parametrize("kind", ["software", "hardware"])

@@ -31,14 +31,14 @@ def catalogued(graph: Graph) -> None:
 
 @pytest.mark.parametrize("kind", ["software", "hardware", "hardware-limited"])
 @pytest.mark.parametrize(
-    ("rows", "heads", "length", "most"),
+    ("rows", "heads", "length", "maximum"),
     [(32, 12, 1, 128), (32, 4, 300, 128), (8, 1, 70, 16), (4, 3, 9, 2), (64, 2, 65, 100)],
 )
 async def test_biases(
-    gpu: NativeGpu, rng, kind: str, rows: int, heads: int, length: int, most: int
+    gpu: NativeGpu, rng, kind: str, rows: int, heads: int, length: int, maximum: int
 ) -> None:
     table = normal(rng, rows, heads)
-    result: dict[str, Any] = {"length": length, "max_distance": most, "tolerance": 0}
+    result: dict[str, Any] = {"length": length, "max_distance": maximum, "tolerance": 0}
     await check_op(gpu, kind, "relative_bias", [table], **result)
     await check_without_a_device("relative_bias", [table], **result)
 

@@ -33,7 +33,7 @@ async def on_device(
     store = backend.store([parameter])
     store.write(store.targets["w"], 0, np.full(parameter.nbytes, CANARY, np.uint8))
     quantizer = await backend.quantizer(
-        store, [parameter], staging_nbytes=128 * slab + 512, most_blocks=slab
+        store, [parameter], staging_nbytes=128 * slab + 512, max_blocks=slab
     )
     for start in range(0, count, slab):
         part = values.reshape(-1)[32 * start : 32 * (start + slab)]
@@ -180,11 +180,11 @@ def test_errors_are_what_they_should_be(rng: np.random.Generator) -> None:
         ("q8_0", 0.003, 0.008),
         ("f16", 1e-4, 2**-11),
     )
-    for dtype, least, most in formats:
+    for dtype, minimum, maximum in formats:
         type = BlockType[dtype.upper()]
         made, sums = quantize(type, values)
         error = values.reshape(-1) - dequantize(type, made, values.size)
-        assert least < sums.relative_error < most
+        assert minimum < sums.relative_error < maximum
         assert sums.max_error == pytest.approx(np.abs(error).max(), rel=1e-5)
         assert sums.squared_error == pytest.approx(np.square(error.astype(np.float64)).sum())
     assert Sums().relative_error == 0

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from bascule.tasks.buckets import MOST_ROWS, all_buckets, bucket_for, make_batches
+from bascule.tasks.buckets import MAX_ROWS, all_buckets, bucket_for, make_batches
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -21,7 +21,7 @@ def test_every_text_runs_once_in_a_bucket_that_holds_it(seed: int) -> None:
         assert batch.tokens == longest <= batch.bucket.tokens
         assert len(batch.indices) <= batch.bucket.batch
         assert batch.bucket in all_buckets(max_tokens)
-        assert batch.bucket.batch == 1 or batch.bucket.batch * batch.bucket.tokens <= MOST_ROWS
+        assert batch.bucket.batch == 1 or batch.bucket.batch * batch.bucket.tokens <= MAX_ROWS
         # Padding stays under half of a batch, short texts excepted.
         assert longest <= 16 or all(lengths[i] >= longest // 2 for i in batch.indices)
 

@@ -129,13 +129,13 @@ async def test_an_encoder_on_every_tier(backend: Any) -> None:
 async def test_a_language_model_on_every_tier(backend: Any, name: TinyName) -> None:
     """Blocks of many formats, the table tied or not: equal goldens."""
     golden = tiny(name)
-    most = 50_000 if name == "tiny-k" else 16_000  # one KV head fits, two do not
-    backend.limits = Limits(binding_nbytes=most)
+    maximum = 50_000 if name == "tiny-k" else 16_000  # one KV head fits, two do not
+    backend.limits = Limits(binding_nbytes=maximum)
     async with await held(backend).load(golden.path, max_length=128) as model:
         assert isinstance(model, LanguageModel)
         cut = {t.strategy for t in model.fallbacks}
         assert cut - {"partitioned_kv_cache"} == {"chunked_embedding", "layer_decomposition"}
-        assert all(p <= most for p in _weights(model))
+        assert all(p <= maximum for p in _weights(model))
         result = await model.logits(golden.ids)
         assert cosines(result, golden.logits).min() > 0.9999
         for chat in golden.chats:
@@ -201,14 +201,14 @@ async def test_a_language_model_whose_table_no_binding_holds(
     async with await bascule.load(wide_llama, tier="webgpu", **options) as model:
         expected = await model.logits(ids)
         before = max(_weights(model))
-    most = 420_000
-    limited = LimitedGpu(gpu, most)
-    assert before == 6_001 * 64 * 2 > most
+    maximum = 420_000
+    limited = LimitedGpu(gpu, maximum)
+    assert before == 6_001 * 64 * 2 > maximum
     async with await held(WebGpuBackend(limited)).load(wide_llama, **options) as model:
         result = await model.logits(ids)
         assert np.array_equal(result[:, :384].argmax(1), expected[:, :384].argmax(1))
         np.testing.assert_allclose(result, expected, atol=1e-5)
-        assert limited.largest_nbytes <= most
+        assert limited.largest_nbytes <= maximum
         assert [(t.strategy, t.parts) for t in model.fallbacks] == [
             ("chunked_embedding", 2),
             ("layer_decomposition", 2),

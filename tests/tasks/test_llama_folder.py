@@ -111,9 +111,9 @@ async def test_a_folder_in_blocks_computes_with_what_they_hold(
     async with await bascule.load(folder, tier="cpu", cache_dtype="f32") as model:
         expected = await model.logits(golden.ids)
     assert cosines(result, expected).min() > 0.99999
-    least = cosines(result, golden.logits).min()
-    print(f"{opened.backend.tier} {format}: cosine with float32 at least {least:.5f}")
-    assert least > (0.995 if format == "q8_0" else 0.6)
+    minimum = cosines(result, golden.logits).min()
+    print(f"{opened.backend.tier} {format}: cosine with float32 at least {minimum:.5f}")
+    assert minimum > (0.995 if format == "q8_0" else 0.6)
 
 
 @pytest.mark.parametrize("format", FORMATS)

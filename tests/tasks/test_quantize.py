@@ -70,11 +70,11 @@ async def test_minilm_in_blocks(format: str) -> None:
             assert tensor.max_error > 0
     measured = quality(results["cpu"], floats)
     print(f"{format}: {measured}")
-    least = BOUNDS[format]
-    assert measured.cosine_mean >= least[0]
-    assert measured.cosine_min >= least[1]
-    assert measured.spearman >= least[2]
-    assert measured.same_neighbour >= least[3]
+    minimum = BOUNDS[format]
+    assert measured.cosine_mean >= minimum[0]
+    assert measured.cosine_min >= minimum[1]
+    assert measured.spearman >= minimum[2]
+    assert measured.same_neighbour >= minimum[3]
     # All tiers compute with the same blocks.
     for tier in ("webgpu", "wasm"):
         assert (cosines(results[tier], results["cpu"][::5]) >= 0.99999).all(), tier

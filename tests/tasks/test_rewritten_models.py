@@ -43,8 +43,8 @@ def cut(program: Program, taken: Strategies) -> Program:
     limits = Limits(binding_nbytes=max(caches, default=inf) * 3 / 4)
     if calls:
         part, work = part_of(calls[0]), attention_work(calls[0])
-        least = work // part.n_heads // part.n_queries  # one query of one head
-        limits = Limits(limits.binding_nbytes, dispatch_work=max(work / 20, least))
+        minimum = work // part.n_heads // part.n_queries  # one query of one head
+        limits = Limits(limits.binding_nbytes, dispatch_work=max(work / 20, minimum))
     result, more = fit(program, limits, ALL)
     taken |= {t.strategy for t in more}
     works = [attention_work(call) for call in result.calls if does_attention(call)]

@@ -48,14 +48,14 @@ async def test_greedy_text_and_memory(smollm2: LanguageModel) -> None:
     names = {"webgpu": ["short", "long"], "cpu": ["short"], "wasm": list(chats)}[smollm2.tier]
     for name in names:
         chat = chats[name]
-        most = 32 if name in ("short", "long") else 12
+        maximum = 32 if name in ("short", "long") else 12
         assert smollm2.chat_ids(chat.messages) == chat.prompt_ids
-        result = await smollm2.chat(chat.messages, sampling=GREEDY, max_new_tokens=most)
+        result = await smollm2.chat(chat.messages, sampling=GREEDY, max_new_tokens=maximum)
         assert chat.parts_at(result.ids) is None, (name, result.text)
-        if chat.end is not None and chat.end < most:
+        if chat.end is not None and chat.end < maximum:
             assert (result.text, result.stop_reason) == (chat.text, "end")
         else:
-            assert len(result.ids) == most
+            assert len(result.ids) == maximum
     weights = smollm2.stats["weights_nbytes"]
     assert weights <= 1.05 * FILE.stat().st_size
     if smollm2.tier == "webgpu":
@@ -79,9 +79,9 @@ async def test_logits_of_200_tokens(smollm2: LanguageModel) -> None:
     expected = text.logits(llama.token_embedding(FILE))
     result = await smollm2.logits(text.ids)
     assert result.shape == expected.shape == (200, 49152)
-    least = cosines(result, expected).min()
-    print(f"{smollm2.tier}: cosine at least {least:.7f}")
-    assert least >= 0.9999
+    minimum = cosines(result, expected).min()
+    print(f"{smollm2.tier}: cosine at least {minimum:.7f}")
+    assert minimum >= 0.9999
 
     top = result.argmax(axis=1)
     for kind in ("quantized", "float32"):

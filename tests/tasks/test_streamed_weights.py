@@ -119,10 +119,10 @@ def test_stages_cover_all_calls_and_fit_their_slots() -> None:
         "chunked_embedding",
         "layer_decomposition",
     }
-    most = slot_nbytes(fitted)
+    maximum = slot_nbytes(fitted)
     for program in fitted:
         assert max(p.nbytes for p in program.parameters if p.computed is None) <= part
-        stages = stages_of(program, most)
+        stages = stages_of(program, maximum)
         assert [stage.first for stage in stages] == [0, *(stage.end for stage in stages[:-1])]
         assert stages[-1].end == len(program.calls)
         nbytes = streamed_nbytes(program.parameters)
@@ -132,7 +132,7 @@ def test_stages_cover_all_calls_and_fit_their_slots() -> None:
             assert read & nbytes.keys() == stage.offsets.keys()
             spans = sorted((at, at + nbytes[name]) for name, at in stage.offsets.items())
             assert all(end <= start for (_, end), (start, _) in pairwise(spans))
-            assert not spans or spans[-1][1] <= most
+            assert not spans or spans[-1][1] <= maximum
     with pytest.raises(LimitError, match="a slot of streamed weights has 256"):
         stages_of(fitted[0], 256)
 

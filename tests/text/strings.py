@@ -50,9 +50,9 @@ PIECES = (
 )
 
 
-def random_text(source: random.Random, most: int = 24) -> str:
+def random_text(source: random.Random, maximum: int = 24) -> str:
     """Pieces side by side, and now and then any character at all."""
-    parts = source.choices(PIECES, k=source.randint(0, most))
+    parts = source.choices(PIECES, k=source.randint(0, maximum))
     if source.random() < 0.3:
         parts.insert(source.randint(0, len(parts)), any_character(source))
     return "".join(parts)

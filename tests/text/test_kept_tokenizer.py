@@ -19,7 +19,7 @@ from tests.goldens import TINY_BERT
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = "https://models.example/m"
 TEXTS = ["A cat sleeps.", "naïve 東京 🦊", "word " * 100]
-MOST_TOKENS = 32
+MAX_TOKENS = 32
 IN_NODE = """
 import { readFileSync } from "node:fs";
 import { Remembered } from "./web/bridge/remembered.js";
@@ -62,15 +62,15 @@ async def test_what_is_kept_encodes_as_what_was_checked() -> None:
     assert checked.templates is not None
     kept = {
         **{"key": "the key", "nTokens": checked.n_tokens, "nAdded": checked.n_added_to_text},
-        **{"mostTokens": MOST_TOKENS, "templates": checked.templates.as_json()},
+        **{"maxTokens": MAX_TOKENS, "templates": checked.templates.as_json()},
         "json": checked.json.decode(),
     }
-    good = {"key": "k", "nTokens": 5, "nAdded": 2, "mostTokens": 9, "templates": None, "json": "{}"}
+    good = {"key": "k", "nTokens": 5, "nAdded": 2, "maxTokens": 9, "templates": None, "json": "{}"}
     hostile = [
         {},
         {**good, "nTokens": -1},
         {**good, "nAdded": "2"},
-        {**good, "mostTokens": 1.5},
+        {**good, "maxTokens": 1.5},
         {**good, "key": None},
         {key: value for key, value in good.items() if key != "templates"},
         {**good, "json": {"model": 7}},
@@ -79,7 +79,7 @@ async def test_what_is_kept_encodes_as_what_was_checked() -> None:
     assert {name: made[name] for name in ("key", "nTokens", "nAdded")}.items() <= kept.items()
     assert made["taken"] is False
     assert kept_templates(json.loads(made["templates"]), checked.n_tokens) == checked.templates
-    ids = (await open_tokenizer(data, MOST_TOKENS)).encode(TEXTS)
+    ids = (await open_tokenizer(data, MAX_TOKENS)).encode(TEXTS)
     lengths = [len(row) for row in ids]
     assert made["flat"] == [len(ids), *lengths, *(token for row in ids for token in row)]
     # Neither a hostile entry, nor none, nor one that was too large to be kept.

@@ -46,23 +46,23 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("most", [16, 17, 1000])
-async def test_rows_are_those_of_tokenizers(kind: str, most: int) -> None:
+@pytest.mark.parametrize("maximum", [16, 17, 1000])
+async def test_rows_are_those_of_tokenizers(kind: str, maximum: int) -> None:
     library = KINDS[kind]()
     data = library.to_str().encode()
-    tokenizer, templates = await open_pair_tokenizer(data, most, n_embeddings=1000)
+    tokenizer, templates = await open_pair_tokenizer(data, maximum, n_embeddings=1000)
     bare = tokenizer.encode(TEXTS, special=False)
     assert NodeTokenizer(check_tokenizer(data, "t").json).encode(TEXTS, special=False) == bare
     assert templates.pair is not None
     uncut = {pair: library.encode(*pair) for pair in product(TEXTS, TEXTS)}
-    library.enable_truncation(most)
+    library.enable_truncation(maximum)
     for (first, a), (second, b) in product(zip(TEXTS, bare, strict=True), repeat=2):
         expected = library.encode(first, second)
-        row = joined(templates.pair, a, b, most)
+        row = joined(templates.pair, a, b, maximum)
         assert (row.ids, row.types) == (expected.ids, expected.type_ids)
         assert row.n_uncut == len(uncut[first, second].ids)
     for text, ids in zip(TEXTS, bare, strict=True):
-        assert joined(templates.single, ids, [], most).ids == library.encode(text).ids
+        assert joined(templates.single, ids, [], maximum).ids == library.encode(text).ids
 
 
 def test_the_longer_text_is_cut_first() -> None:

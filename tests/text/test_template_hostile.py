@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from bascule.text.template_limits import LIMITS, MOST_TEMPLATE_CHARACTERS, TemplateFault
+from bascule.text.template_limits import LIMITS, MAX_TEMPLATE_CHARACTERS, TemplateFault
 from bascule.text.template_renderer import Renderer
 
 SAID: dict[str, object] = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -129,7 +129,7 @@ HOSTILE = {
     "unclosed": "{% for",
     "no end": "{% for i in [1] %}",
     "undefined": "{{ a.b.c }}",
-    "long": " " * (MOST_TEMPLATE_CHARACTERS + 1),
+    "long": " " * (MAX_TEMPLATE_CHARACTERS + 1),
 }
 # What leads nowhere may be nothing, as any unknown name is, instead of an error.
 EMPTY = {"class", "subscript", "globals", "of a method", "of a namespace", "of a loop"}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bascule.errors import BasculeError, ModelFileError, UnsupportedModelError
 from bascule.text.language import LanguageTokenizer
 from bascule.text.tokenizer_native import NativeTokenizer
-from bascule.text.vocabulary import MOST_CONTROL, read_vocabulary
+from bascule.text.vocabulary import MAX_CONTROL, read_vocabulary
 from tests.text.vocabularies import tiny
 
 TOKENS = tiny()["tokenizer.ggml.tokens"]
@@ -74,7 +74,7 @@ def test_other_kinds_of_tokenizer_are_named() -> None:
 
 
 def test_more_control_tokens_than_any_model_has() -> None:
-    control = [f"<{index}>" for index in range(MOST_CONTROL + 1)]
+    control = [f"<{index}>" for index in range(MAX_CONTROL + 1)]
     with pytest.raises(ModelFileError, match="at most 16,384 of control"):
         read_vocabulary(tiny(control), "m")
 

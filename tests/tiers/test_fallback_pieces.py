@@ -76,7 +76,7 @@ def test_slots_without_a_new_row_are_not_moved(
 
 
 class InFlight:
-    now = most = started = 0
+    now = maximum = started = 0
     fail_at = -1
 
 
@@ -88,7 +88,7 @@ def reads(monkeypatch: pytest.MonkeyPatch, fail_at: int = -1) -> Iterator[InFlig
 
     def counting(self: NativeGpu, buffer: int, offset: int, into: Any) -> Any:
         seen.now += 1
-        seen.most = max(seen.most, seen.now)
+        seen.maximum = max(seen.maximum, seen.now)
         return read(self, buffer, offset, into)
 
     async def finishing(self: NativeGpu, *arguments: Any) -> None:
@@ -109,14 +109,14 @@ def test_the_next_piece_is_queued_where_the_memory_allows_a_second_result(
 ) -> None:
     expected, whole, _ = run(device, "embedding_lookup", TABLE, {})
     piece = 0
-    for budget, most in ((whole // 4, 2), (0, 1)):
+    for budget, maximum in ((whole // 4, 2), (0, 1)):
         with reads(monkeypatch) as seen:
             result, peak, taken = run(
                 device, "embedding_lookup", TABLE, {}, memory_budget_nbytes=budget or piece
             )
         np.testing.assert_array_equal(result, expected)
         assert taken[0].parts >= 4
-        assert (seen.most, seen.now) == (most, 0)
+        assert (seen.maximum, seen.now) == (maximum, 0)
         assert peak <= (budget or piece)
         # The same pieces, within what one of them takes alone: a second result does not fit.
         piece = peak - 64 * 128

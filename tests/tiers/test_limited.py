@@ -9,7 +9,7 @@ import pytest
 
 import bascule
 from bascule import Attempt, FallbackStrategy, RecoveryManager
-from bascule.backend.adapter import LEAST_LIMITS, WANTED_LIMITS
+from bascule.backend.adapter import DEFAULT_LIMITS, WANTED_LIMITS
 from bascule.backend.base import Backend
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.choices import machine_key
@@ -36,24 +36,24 @@ async def limited() -> WebGpuBackend:
     return backend
 
 
-async def test_its_device_has_no_feature_and_the_least_limits() -> None:
+async def test_its_device_has_no_feature_and_the_default_limits() -> None:
     backend = await limited()  # and has computed a dispatch: see `open_named`
     adapter = backend.gpu.adapter
     assert backend.tier == LIMITED
-    assert adapter.least
+    assert adapter.limited
     assert adapter.features == frozenset()
-    assert dict(adapter.limits) == {name: LEAST_LIMITS[name] for name in WANTED_LIMITS}
+    assert dict(adapter.limits) == {name: DEFAULT_LIMITS[name] for name in WANTED_LIMITS}
     backend.close()
 
 
 async def test_the_driver_itself_holds_it_to_them() -> None:
     """But for workgroup memory, which wgpu does not check; tests/shaders/ does that on Dawn."""
-    gpu = await open_native(least=True)
-    most = LEAST_LIMITS["maxComputeInvocationsPerWorkgroup"]
-    for lanes, refused in ((most, False), (most + 1, True)):
+    gpu = await open_native(limited=True)
+    maximum = DEFAULT_LIMITS["maxComputeInvocationsPerWorkgroup"]
+    for lanes, refused in ((maximum, False), (maximum + 1, True)):
         assert await _is_refused(gpu, PLAIN.replace("1", str(lanes))) == refused
     assert await _is_refused(gpu, "enable f16; @compute @workgroup_size(1) fn main() {}")
-    many = "u" + "w" * LEAST_LIMITS["maxStorageBuffersPerShaderStage"]
+    many = "u" + "w" * DEFAULT_LIMITS["maxStorageBuffersPerShaderStage"]
     assert not await _is_refused(gpu, PLAIN, many)
     assert await _is_refused(gpu, PLAIN, many + "w")
     with pytest.raises(GpuError, match="268,435,456"):
@@ -70,7 +70,7 @@ async def _is_refused(gpu: NativeGpu, wgsl: str, bindings: str = "") -> bool:
 
 
 async def test_every_kernel_that_it_may_be_given_compiles() -> None:
-    gpu = await open_native(least=True)
+    gpu = await open_native(limited=True)
     kernels = list(every_kernel(gpu.adapter))
     assert len(kernels) > 100
     assert not any("enable " in kernel.wgsl for kernel in kernels)
@@ -80,12 +80,12 @@ async def test_every_kernel_that_it_may_be_given_compiles() -> None:
 
 
 async def test_what_is_learned_of_it_is_kept_apart() -> None:
-    full, least = await open_native(), await open_native(least=True)
-    assert machine_key(full.adapter) != machine_key(least.adapter)
+    full, limited = await open_native(), await open_native(limited=True)
+    assert machine_key(full.adapter) != machine_key(limited.adapter)
     # Even on an adapter that has nothing to hold back.
-    assert json.loads(least.adapter.identity)[-1] == "least"
+    assert json.loads(limited.adapter.identity)[-1] == "limited"
     full.destroy()
-    least.destroy()
+    limited.destroy()
 
 
 @pytest.mark.parametrize("tier", ["webgpu", LIMITED])
@@ -128,7 +128,7 @@ async def test_auto_considers_it_where_webgpu_is_refused(monkeypatch: pytest.Mon
     assert facts is not None
     assert not facts.refused
     assert facts.speeds.samples
-    assert facts.largest_nbytes == LEAST_LIMITS["maxStorageBufferBindingSize"]
+    assert facts.largest_nbytes == DEFAULT_LIMITS["maxStorageBufferBindingSize"]
     opened = await reopen_tier("auto", "webgpu", "planted", ModelNeed())
     opened.backend.close()
     assert "webgpu refused (planted)" in opened.reason

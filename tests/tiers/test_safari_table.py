@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import bascule
-from bascule.backend.adapter import LEAST_LIMITS, WANTED_LIMITS
+from bascule.backend.adapter import DEFAULT_LIMITS, WANTED_LIMITS
 from bascule.machine.requirements import CapabilityRequirements, meets_requirements
 from bascule.machine.safari import (
     SAFARI_TABLE,
@@ -156,7 +156,7 @@ def test_safari_26_as_a_record() -> None:
     assert result is not None
     assert result.host == "table"
     assert result.features == {"shader-f16", "timestamp-query"}
-    assert result.limits == {name: LEAST_LIMITS[name] for name in WANTED_LIMITS}
+    assert result.limits == {name: DEFAULT_LIMITS[name] for name in WANTED_LIMITS}
     assert result.subgroup_min_size is None
     assert result.dispatch is None
     assert result.jspi is False

@@ -5,9 +5,9 @@ export class MemoryStore {
   kind = "memory";
   /** @type {Map<string, Uint8Array>} */
   files = new Map();
-  /** @param {number} mostNbytes */
-  constructor(mostNbytes = Infinity) {
-    this.mostNbytes = mostNbytes;
+  /** @param {number} maxNbytes */
+  constructor(maxNbytes = Infinity) {
+    this.maxNbytes = maxNbytes;
   }
 
   get nbytes() {
@@ -23,7 +23,7 @@ export class MemoryStore {
   }
 
   async put(name, bytes) {
-    if (this.nbytes + bytes.length > this.mostNbytes) throw new DOMException("full", "QuotaExceededError");
+    if (this.nbytes + bytes.length > this.maxNbytes) throw new DOMException("full", "QuotaExceededError");
     this.files.set(name, bytes.slice());
   }
 

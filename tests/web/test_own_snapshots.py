@@ -105,7 +105,7 @@ def test_nothing_stays_of_one_that_the_store_refuses(nbytes: int) -> None:
     result, names, models = node(f"""
       await keepModel("http://host/m/a", MIB, 1);
       const before = await store.names();
-      store.mostNbytes = store.nbytes + {nbytes};
+      store.maxNbytes = store.nbytes + {nbytes};
       const told = await failure(snapshots.store("a", bytes));
       const after = (await store.names()).filter((name) => !before.includes(name));
       done([told, after, await listed()]);

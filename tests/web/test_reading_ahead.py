@@ -50,7 +50,7 @@ def server(tmp_path: Path) -> Iterator[FaultyServer]:
 
 
 def test_two_chunks_are_read_while_one_is_used(server: FaultyServer) -> None:
-    all_correct, most, buffers, peak = node(
+    all_correct, maximum, buffers, peak = node(
         server,
         SLOW
         + """
@@ -59,7 +59,7 @@ def test_two_chunks_are_read_while_one_is_used(server: FaultyServer) -> None:
         """,
     )
     assert all_correct
-    assert most == 3  # the one that is waited for among them
+    assert maximum == 3  # the one that is waited for among them
     assert buffers == 3  # filled again and again
     assert peak == 3 * CHUNK
     assert server.sent["/m/weights"] == SIZE
@@ -86,7 +86,7 @@ def test_a_chunk_that_was_damaged_is_fetched_again(server: FaultyServer) -> None
 
 def test_a_device_gets_one_chunk_after_the_other(server: FaultyServer) -> None:
     """What waits for the GPU counts among the three chunks that may be in memory."""
-    all_correct, most, peak = node(
+    all_correct, maximum, peak = node(
         server,
         SLOW
         + """
@@ -96,7 +96,7 @@ def test_a_device_gets_one_chunk_after_the_other(server: FaultyServer) -> None:
         """,
     )
     assert all_correct
-    assert most == 1
+    assert maximum == 1
     assert peak <= 3 * CHUNK
 
 

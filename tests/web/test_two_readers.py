@@ -48,9 +48,9 @@ class OwnStore extends MemoryStore {
   }
 }
 
-const delays = { firstDelayMs: 10, mostDelayMs: 20, stallMs: 5000, mostWaitMs: 100 };
+const delays = { firstDelayMs: 10, maxDelayMs: 20, stallMs: 5000, maxWaitMs: 100 };
 const patience = { attempts: 3, ...delays, silenceMs: 10_000 };
-const options = { store: "auto", chunkNbytes: CHUNK, mostNbytes: 2 ** 30, patience };
+const options = { store: "auto", chunkNbytes: CHUNK, maxNbytes: 2 ** 30, patience };
 const parts = { store: {}, http, journal, manifest, download, shelf, pieces };
 const reader = (late = () => {}) => new Fetcher(parts, options, new OwnStore(late));
 """

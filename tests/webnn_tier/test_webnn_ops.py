@@ -202,8 +202,8 @@ async def test_webnn_pool(
     x = one.value("x", rng.standard_normal((4, tokens, 13)), "B" if fixed else "BT")
     lengths = np.array([tokens, 0, (tokens + 1) // 2, 4_000_000_000], np.uint32)
     n = one.value("n", lengths, "B")
-    most = np.array([1, 0, tokens, 2], np.uint32)  # all: the last one counts
-    skipped = one.value("s", most if with_skipped else None, "B")
+    maximum = np.array([1, 0, tokens, 2], np.uint32)  # all: the last one counts
+    skipped = one.value("s", maximum if with_skipped else None, "B")
     result = await one.run(backend, "pool", x, n, skipped, kind=kind)
     wide = one.wide("x", "n", "s" if with_skipped else None)
     agree(result, FUNCTIONS["pool"](*wide, kind=kind), 2e-6)

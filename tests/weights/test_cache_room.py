@@ -18,7 +18,7 @@ import pytest
 from bascule import cache
 from bascule.cache import ORPHANED, is_below
 from bascule.errors import InputError, ModelFileError, SetupError, SourceError
-from bascule.weights.journal import MOST_CHUNKS, Journal, most_nbytes
+from bascule.weights.journal import MAX_CHUNKS, Journal, max_nbytes
 from tests.weights.test_network import (
     CHUNK,
     FILE,
@@ -58,7 +58,7 @@ def add(site: Site, name: str, data: bytes) -> str:
     return f"{site.server.url}/{name}"
 
 
-@pytest.mark.parametrize("claimed", [10**14, 10**15 - 1, MOST_CHUNKS * CHUNK + 1])
+@pytest.mark.parametrize("claimed", [10**14, 10**15 - 1, MAX_CHUNKS * CHUNK + 1])
 async def test_a_length_that_cannot_be_true_is_refused(site: Site, claimed: int) -> None:
     """Before anything is sized by it, and without an eviction."""
     await load(site.url)
@@ -131,7 +131,7 @@ async def test_a_length_that_is_a_lie_evicts_for_what_came_alone(
 def test_a_limit_that_is_no_number_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("much", "inf", "nan"):
         monkeypatch.setenv("BASCULE_CACHE_MOST_GB", value)
-        assert most_nbytes() == 64 << 30
+        assert max_nbytes() == 64 << 30
 
 
 def leave_orphans(home: Path) -> int:

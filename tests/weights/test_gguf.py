@@ -19,7 +19,7 @@ from bascule.weights.gguf import (
     parse_gguf,
     read_gguf_header,
 )
-from bascule.weights.gguf_reader import MOST_HEADER_NBYTES
+from bascule.weights.gguf_reader import MAX_HEADER_NBYTES
 from tests.weights.gguf_files import (
     ARRAY,
     STRING,
@@ -218,7 +218,7 @@ async def test_a_source_that_ends_early_is_refused() -> None:
 
 
 async def test_a_header_past_the_limit_is_refused_after_one_read() -> None:
-    data = gguf_file([key("k", STRING, string("", MOST_HEADER_NBYTES))], [], bytes(1 << 22))
+    data = gguf_file([key("k", STRING, string("", MAX_HEADER_NBYTES))], [], bytes(1 << 22))
     ranges = Ranges(data, HUGE)
     with pytest.raises(ModelFileError, match=r"header of at most 67,108,864 bytes, found at least"):
         await ranges.header()

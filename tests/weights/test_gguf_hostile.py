@@ -18,7 +18,7 @@ from bascule.weights.gguf import (
     NeedMore,
     parse_gguf,
 )
-from bascule.weights.gguf_reader import INNER_ARRAY_ITEMS, MOST_HEADER_NBYTES, MOST_ITEMS
+from bascule.weights.gguf_reader import INNER_ARRAY_ITEMS, MAX_HEADER_NBYTES, MAX_ITEMS
 from tests.weights.gguf_files import (
     ARRAY,
     BOOL,
@@ -111,11 +111,11 @@ HOSTILE = {
     "arrays nested too deep": (nested(5), r"metadata 'k': expected arrays nested at most 4 deep"),
     "arrays nested far too deep": (nested(10_000), r"nested at most 4 deep"),
     "too many booleans": (
-        value(ARRAY, array(BOOL, [bytes(MOST_ITEMS + 1)], MOST_ITEMS + 1)),
+        value(ARRAY, array(BOOL, [bytes(MAX_ITEMS + 1)], MAX_ITEMS + 1)),
         r"1,048,576 strings, booleans and inner arrays \(as 16\) in all, found 1,048,577 after 0"),
     "too many strings": (
         value(ARRAY, array(ARRAY, [
-            array(BOOL, [bytes(MOST_ITEMS - 32)], MOST_ITEMS - 32), array(STRING, [string("a")]),
+            array(BOOL, [bytes(MAX_ITEMS - 32)], MAX_ITEMS - 32), array(STRING, [string("a")]),
         ])), r"found 1 after 1,048,576"),
     "too many inner arrays": (
         value(ARRAY, array(ARRAY, [array(U8, [])] * (2**16 + 1))), r"found 1,048,592 after 0"),
@@ -209,8 +209,8 @@ def test_names_and_dimensions_at_their_limits_are_sound() -> None:
     assert header.metadata == {"k" * 65_535: 49}
     assert header.tensors["ü" * 32].shape == (1, 2, 2, 2)
     assert list(parse(nested(4)).metadata) == ["k"]
-    booleans = parse(value(ARRAY, array(BOOL, [bytes(MOST_ITEMS)], MOST_ITEMS))).metadata["k"]
-    assert len(booleans) == MOST_ITEMS
+    booleans = parse(value(ARRAY, array(BOOL, [bytes(MAX_ITEMS)], MAX_ITEMS))).metadata["k"]
+    assert len(booleans) == MAX_ITEMS
 
 
 def test_more_bytes_than_the_file_has_are_refused() -> None:
@@ -229,9 +229,9 @@ def test_what_lies_past_the_limit_is_not_parsed_even_if_it_is_here() -> None:
     "lie",
     [
         key("k", STRING, string("", 60 << 20)),
-        key("k", ARRAY, array(STRING, [], MOST_ITEMS)),
-        key("k", ARRAY, array(ARRAY, [], MOST_ITEMS // INNER_ARRAY_ITEMS)),
-        key("k", ARRAY, array(BOOL, [], MOST_ITEMS)),
+        key("k", ARRAY, array(STRING, [], MAX_ITEMS)),
+        key("k", ARRAY, array(ARRAY, [], MAX_ITEMS // INNER_ARRAY_ITEMS)),
+        key("k", ARRAY, array(BOOL, [], MAX_ITEMS)),
         key("k", ARRAY, array(F32, [], 15 << 20)),
     ],
     ids=["string", "strings", "arrays", "booleans", "numbers"],
@@ -245,7 +245,7 @@ def test_lengths_that_a_large_file_could_hold_allocate_nothing(lie: bytes) -> No
     finally:
         tracemalloc.stop()
     assert isinstance(result, NeedMore)
-    assert len(data) < result.nbytes <= MOST_HEADER_NBYTES
+    assert len(data) < result.nbytes <= MAX_HEADER_NBYTES
     assert peak_nbytes < 100_000
 
 

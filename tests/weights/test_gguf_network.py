@@ -35,7 +35,7 @@ from tests.weights.gguf_models import (
 
 WHOLE = gguf_bytes(1)
 LARGE = 20_000
-QUICK = Patience(attempts=4, first_delay_s=0.01, most_delay_s=0.02, stall_s=0.4, most_wait_s=2)
+QUICK = Patience(attempts=4, first_delay_s=0.01, max_delay_s=0.02, stall_s=0.4, max_wait_s=2)
 
 
 @dataclass

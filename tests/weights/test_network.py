@@ -41,7 +41,7 @@ from tests.weights.faulty import Fault, FaultyServer
 CHUNK = 1 << 16
 FILE = "model.safetensors"
 LARGE = 20_000  # faults that spoil weights leave headers alone
-QUICK = Patience(attempts=4, first_delay_s=0.01, most_delay_s=0.02, stall_s=0.4, most_wait_s=2)
+QUICK = Patience(attempts=4, first_delay_s=0.01, max_delay_s=0.02, stall_s=0.4, max_wait_s=2)
 # 600 KB in ten chunks, whose edges cut through elements: the header's length is odd on purpose.
 SHAPES = {"first": (301, 97), "second": (50_021,), "half": (40_003,), "last": (211, 103)}
 PARAMETERS = tuple(Parameter(name, shape, (name,)) for name, shape in SHAPES.items())

@@ -19,8 +19,8 @@ from bascule.tasks.registry import KNOWN, first_files
 from bascule.weights.names import may_be_read
 from bascule.weights.recorded import (
     LOADS_KEY,
-    MOST_FILES,
-    MOST_LOADS,
+    MAX_FILES,
+    MAX_LOADS,
     FilesRead,
     forget_loads,
     remember_load,
@@ -96,16 +96,16 @@ def files(*names: str) -> FilesRead:
 
 async def test_the_least_recently_loaded_leave_the_table() -> None:
     remembered = MemoryRemembered()
-    for n in range(MOST_LOADS):
+    for n in range(MAX_LOADS):
         await remember_load(remembered, f"{ADDRESS}{n}", files("model.safetensors"))
     await remember_load(remembered, f"{ADDRESS}0", files("model.gguf"))  # again, and changed
     await remember_load(remembered, ADDRESS, files())
     loads = (await remembered.get(LOADS_KEY) or {})["loads"]
     assert [row["address"] for row in loads[-2:]] == [f"{ADDRESS}0", ADDRESS]
     assert loads[-2]["large"] == ["model.gguf"]
-    assert len(loads) == MOST_LOADS
+    assert len(loads) == MAX_LOADS
     assert f"{ADDRESS}1" not in [row["address"] for row in loads]
-    many = files(*(f"f{n}" for n in range(MOST_FILES)))
+    many = files(*(f"f{n}" for n in range(MAX_FILES)))
     await remember_load(remembered, "https://models.example/many", many)
     assert (await remembered.get(LOADS_KEY) or {})["loads"] == loads
 
@@ -168,7 +168,7 @@ HOSTILE: list[Any] = [
     {**GOOD, "large": ["%2e%2e/x"]},
     {**GOOD, "large": ["x" * 300]},
     {**GOOD, "large": ["a\n"]},
-    {**GOOD, "large": [f"f{n}" for n in range(MOST_FILES + 1)]},
+    {**GOOD, "large": [f"f{n}" for n in range(MAX_FILES + 1)]},
 ]
 
 

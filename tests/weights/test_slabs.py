@@ -16,19 +16,19 @@ from bascule.weights.slabs import quantize_slabs, read_blocks, staging_nbytes
 
 
 @pytest.mark.parametrize("shape", [(1, 32), (3, 32), (7, 96)])
-@pytest.mark.parametrize("most", [1, 256, 1000, inf])
+@pytest.mark.parametrize("maximum", [1, 256, 1000, inf])
 @pytest.mark.parametrize("in_flight", [1, 2])
 async def test_a_small_landing_gives_the_same_blocks(
-    rng: np.random.Generator, shape: tuple[int, int], most: float, in_flight: int
+    rng: np.random.Generator, shape: tuple[int, int], maximum: float, in_flight: int
 ) -> None:
     array = rng.standard_normal(shape).astype(np.float32)
     parameter = Parameter("w", shape, ("w",), dtype="q4_0")
-    staging = staging_nbytes([parameter], most)
-    assert staging <= max(256, min(most, array.nbytes))
+    staging = staging_nbytes([parameter], maximum)
+    assert staging <= max(256, min(maximum, array.nbytes))
     backend = ReferenceBackend()
     store = backend.store([parameter])
     quantizer = await backend.quantizer(
-        store, [parameter], staging_nbytes=staging, most_blocks=SLAB_BLOCKS
+        store, [parameter], staging_nbytes=staging, max_blocks=SLAB_BLOCKS
     )
     waits = 0
 

@@ -10,9 +10,9 @@ const NULL_TTL_MS = 1000;
 
 /**
  * Throws an Error whose message says what is missing.
- * @param {boolean} [least] whether an adapter of WebGPU's compatibility mode is acceptable
+ * @param {boolean} [limited] whether an adapter of WebGPU's compatibility mode is acceptable
  */
-export async function findAdapter(least = false) {
+export async function findAdapter(limited = false) {
   if (!globalThis.navigator?.gpu) {
     throw new Error(
       globalThis.isSecureContext === false
@@ -20,7 +20,7 @@ export async function findAdapter(least = false) {
         : "this browser has no navigator.gpu",
     );
   }
-  const adapter = (await requestAdapter("core")) ?? (least ? await requestAdapter("compatibility") : null);
+  const adapter = (await requestAdapter("core")) ?? (limited ? await requestAdapter("compatibility") : null);
   if (!adapter) throw new Error("the browser has WebGPU and found no adapter");
   return adapter;
 }
@@ -57,15 +57,15 @@ function infoStrings(info) {
 /**
  * Open a device with the adapter's own limits. Throws an Error whose message says what is missing.
  * @param {string} limitsJson names @param {string} featuresJson names of optional ones
- * @param {boolean} [least] whether to request no feature and the limits that every device grants
+ * @param {boolean} [limited] whether to request no feature and the limits that every device grants
  * @returns {Promise<Opened>}
  */
-export async function openDevice(limitsJson, featuresJson, least = false) {
-  const adapter = await findAdapter(least);
+export async function openDevice(limitsJson, featuresJson, limited = false) {
+  const adapter = await findAdapter(limited);
   /** @type {string[]} */
-  const wanted = least ? [] : JSON.parse(featuresJson);
+  const wanted = limited ? [] : JSON.parse(featuresJson);
   const features = wanted.filter((name) => adapter.features.has(name));
-  const requiredLimits = least ? {} : pickLimits(adapter.limits, limitsJson);
+  const requiredLimits = limited ? {} : pickLimits(adapter.limits, limitsJson);
   const requiredFeatures = /** @type {GPUFeatureName[]} */ (features);
   const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
   const limits = pickLimits(device.limits, limitsJson);
@@ -74,8 +74,8 @@ export async function openDevice(limitsJson, featuresJson, least = false) {
     ...describe(adapter),
     features,
     limits,
-    least,
-    identity: JSON.stringify(least ? [...facts, "least"] : facts),
+    limited,
+    identity: JSON.stringify(limited ? [...facts, "limited"] : facts),
     subgroups_enable: features.includes("subgroups") && (await compiles(device)),
   };
   return { device, info: JSON.stringify(info), asked: limitsJson + featuresJson };

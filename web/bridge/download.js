@@ -12,10 +12,10 @@
 
 const REVALIDATE_MS = 3000;
 /** 1 TiB by chunks of 4 MiB. A size that a server sends is compared with it before anything is allocated. */
-const MOST_CHUNKS = 2 ** 18;
+const MAX_CHUNKS = 2 ** 18;
 const BEGINNING_NBYTES = 64;
 /** Chunks that are read from the store and hashed while another is used; with that one, the most in memory. */
-const MOST_AHEAD = 2;
+const MAX_AHEAD = 2;
 
 /** A file at a URL, and its cached chunks. */
 export class CachedFile {
@@ -120,11 +120,11 @@ export class CachedFile {
     return result;
   }
 
-  /** Read all of a small file, whose size the server need not send. @param {number} most */
-  async readAll(most) {
-    if (this.nbytes > most) throw this.#fault("large", "it is too large for its kind", 0);
+  /** Read all of a small file, whose size the server need not send. @param {number} maxNbytes */
+  async readAll(maxNbytes) {
+    if (this.nbytes > maxNbytes) throw this.#fault("large", "it is too large for its kind", 0);
     if (this.nbytes >= 0) return this.read(0, this.nbytes);
-    const bytes = await this.#remote.readAll(most, this.#abort.signal);
+    const bytes = await this.#remote.readAll(maxNbytes, this.#abort.signal);
     this.#entry = this.#fresh({ .../** @type {Version} */ (this.#remote.version), nbytes: bytes.length });
     for (let index = 0; index < this.count; index++) {
       const part = bytes.slice(index * this.chunkNbytes, (index + 1) * this.chunkNbytes);
@@ -149,7 +149,7 @@ export class CachedFile {
     this.#after = new Map(order.slice(1).map((next, at) => [order[at], next]));
     try {
       for (const [at, index] of order.entries()) {
-        if (ahead) this.#readAhead(order.slice(at, at + 1 + MOST_AHEAD));
+        if (ahead) this.#readAhead(order.slice(at, at + 1 + MAX_AHEAD));
         await this.#use(index, async (bytes) => {
           if (inOrder) hasher?.update(bytes);
           await use(index, bytes);
@@ -264,9 +264,9 @@ export class CachedFile {
   /** @param {{ nbytes: number, etag: string, modified: string, chunkNbytes?: number }} version
    * @returns {Entry} */
   #fresh({ nbytes, etag, modified, chunkNbytes = this.#shared.chunkNbytes }) {
-    if (nbytes > MOST_CHUNKS * chunkNbytes) {
-      const most = MOST_CHUNKS * chunkNbytes;
-      throw this.#fault("large", `the server claims ${nbytes} bytes, more than the ${most} that are read of a file`, 0);
+    const maxNbytes = MAX_CHUNKS * chunkNbytes;
+    if (nbytes > maxNbytes) {
+      throw this.#fault("large", `the server claims ${nbytes} bytes, more than the ${maxNbytes} that are read of a file`, 0);
     }
     const hashes = Array.from({ length: Math.max(0, Math.ceil(nbytes / chunkNbytes)) }, () => "");
     const { url } = this;

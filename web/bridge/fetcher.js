@@ -8,7 +8,7 @@
  * @typedef {import("./download.js").CachedFile} CachedFile
  * @typedef {import("./manifest.js").Expected} Expected
  * @typedef {{ update(bytes: Uint8Array): unknown, digest(kind: "hex"): string }} Hasher
- * @typedef {{ store: string, chunkNbytes: number, mostNbytes: number,
+ * @typedef {{ store: string, chunkNbytes: number, maxNbytes: number,
  *   patience: import("./http.js").Patience }} Options
  * @typedef {{
  *   store: typeof import("./store.js"), http: typeof import("./http.js"),
@@ -19,7 +19,7 @@
  * }} Parts
  * @typedef {{
  *   http: typeof import("./http.js"), shelf: typeof import("./shelf.js"), journal: import("./journal.js").Journal | null,
- *   patience: import("./http.js").Patience, chunkNbytes: number, mostNbytes: number,
+ *   patience: import("./http.js").Patience, chunkNbytes: number, maxNbytes: number,
  *   sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string>, keyOf(url: string): Promise<string>,
  *   chunkLength: typeof import("./journal.js").chunkLength, hasher(): Promise<Hasher>,
  *   warn(text: string): void, wasChecked(url: string): boolean,
@@ -32,19 +32,19 @@
 const DEFAULTS = {
   store: "auto",
   chunkNbytes: 4 << 20,
-  mostNbytes: 64 * 2 ** 30,
+  maxNbytes: 64 * 2 ** 30,
   patience: {
-    attempts: 6, firstDelayMs: 250, mostDelayMs: 8000, stallMs: 30_000, mostWaitMs: 60_000,
+    attempts: 6, firstDelayMs: 250, maxDelayMs: 8000, stallMs: 30_000, maxWaitMs: 60_000,
     silenceMs: 10_000,
   },
 };
 const MANIFEST = "bascule-manifest.json";
-const MOST_MANIFEST_NBYTES = 16 << 20;
+const MAX_MANIFEST_NBYTES = 16 << 20;
 const REPORT_MS = 100;
 const CHECKED_MS = 60_000;
 /** The largest file that a prefetch passes on. */
-const MOST_PASSED_NBYTES = 1 << 20;
-const MOST_AT_ONCE = 6; // as many connections as browsers open to one server
+const MAX_PASSED_NBYTES = 1 << 20;
+const MAX_AT_ONCE = 6; // as many connections as browsers open to one server
 
 /** Reads model folders. */
 export class Fetcher {
@@ -125,12 +125,12 @@ export class Fetcher {
   }
 
   /** Read a small file; its hash is compared with `sha256` if that is not empty. @param {string} folder
-   * @param {string} file @param {number} most @param {string} sha256 */
-  async readAll(folder, file, most, sha256) {
-    const passed = await this.#takePassed(folder, file, most, sha256);
+   * @param {string} file @param {number} maxNbytes @param {string} sha256 */
+  async readAll(folder, file, maxNbytes, sha256) {
+    const passed = await this.#takePassed(folder, file, maxNbytes, sha256);
     if (passed) return passed;
     const cached = await this.#open(folder, file);
-    const bytes = await cached.readAll(most);
+    const bytes = await cached.readAll(maxNbytes);
     if (!sha256) return bytes;
     const hash = await this.#shared.sha256(/** @type {Uint8Array<ArrayBuffer>} */ (bytes));
     if (hash === sha256) return bytes;
@@ -207,11 +207,11 @@ export class Fetcher {
   }
 
   /** The bytes of a small file that a prefetch has just read, without reading the store; null if there are none.
-   * @param {string} folder @param {string} file @param {number} most @param {string} sha256 */
-  async #takePassed(folder, file, most, sha256) {
+   * @param {string} folder @param {string} file @param {number} maxNbytes @param {string} sha256 */
+  async #takePassed(folder, file, maxNbytes, sha256) {
     const { bytes, missing } = takePassed(`${folder}/${file}`);
     if (missing) throw new this.#parts.http.Fault("missing", "there is no such file", 0);
-    if (!bytes || bytes.length > most) return null;
+    if (!bytes || bytes.length > maxNbytes) return null;
     if (sha256 && (await this.#shared.sha256(bytes)) !== sha256) return null;
     this.#passed.push([folder, file]);
     return bytes;
@@ -220,9 +220,9 @@ export class Fetcher {
   /** Fetch the missing chunks of files into the store, for a reader elsewhere: all small files and, one
    * after another, the large ones. Whoever opens a file gets its error.
    * @param {string} folder @param {{ small: string[], large: string[] }} files
-   * @param {number} most bytes of a small file @param {(checked: Checked) => void} report called with each file
+   * @param {number} maxNbytes bytes of a small file @param {(checked: Checked) => void} report called with each file
    * whose version was requested, and again with the bytes of a small one */
-  async prefetch(folder, { small, large }, most, report) {
+  async prefetch(folder, { small, large }, maxNbytes, report) {
     if (!this.#shared.journal) return;
     const quiet = () => {};
     const open = async (/** @type {string} */ file) => {
@@ -241,15 +241,15 @@ export class Fetcher {
     report({ url: `${folder}/${MANIFEST}`, missing: manifest === null });
     const smallOnes = small.map(async (file) => {
       const cached = await open(file);
-      if (!cached || cached.nbytes > most) return;
-      if (cached.nbytes > MOST_PASSED_NBYTES) return cached.prefetch();
-      const bytes = await cached.readAll(most);
-      if (bytes.length <= MOST_PASSED_NBYTES) report({ url: `${folder}/${file}`, bytes });
+      if (!cached || cached.nbytes > maxNbytes) return;
+      if (cached.nbytes > MAX_PASSED_NBYTES) return cached.prefetch();
+      const bytes = await cached.readAll(maxNbytes);
+      if (bytes.length <= MAX_PASSED_NBYTES) report({ url: `${folder}/${file}`, bytes });
     });
     const reading = smallOnes.map((each) => each.catch(quiet));
-    for (let at = 0; at < large.length; at += MOST_AT_ONCE) {
+    for (let at = 0; at < large.length; at += MAX_AT_ONCE) {
       // Opened together: if all chunks are in the store, nothing else has to be done.
-      const opened = await Promise.all(large.slice(at, at + MOST_AT_ONCE).map(open));
+      const opened = await Promise.all(large.slice(at, at + MAX_AT_ONCE).map(open));
       for (const cached of opened) if (cached && cached.nbytes > 0) await cached.prefetch().catch(quiet);
     }
     await Promise.all(reading);
@@ -301,7 +301,7 @@ export class Fetcher {
   /** Files that the page itself writes; null without a store. */
   get ownFiles() {
     const { journal } = this.#shared;
-    if (journal) this.#ownFiles ??= new this.#parts.journal.OwnFiles(journal, this.#shared.mostNbytes);
+    if (journal) this.#ownFiles ??= new this.#parts.journal.OwnFiles(journal, this.#shared.maxNbytes);
     return this.#ownFiles;
   }
 
@@ -403,7 +403,7 @@ export class Fetcher {
   /** @param {string} folder */
   async #readManifest(folder) {
     try {
-      return this.#parts.manifest.parseManifest(await this.readAll(folder, MANIFEST, MOST_MANIFEST_NBYTES, ""));
+      return this.#parts.manifest.parseManifest(await this.readAll(folder, MANIFEST, MAX_MANIFEST_NBYTES, ""));
     } catch (error) {
       const { kind, message } = /** @type {import("./http.js").Fault} */ (error);
       if (kind === "missing") return null;

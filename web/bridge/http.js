@@ -7,14 +7,14 @@
  * @typedef {{ nbytes: number, etag: string, modified: string }} Version
  * When to retry and when to give up; `silenceMs` is for another tab that holds the file's lock and stores
  * nothing.
- * @typedef {{ attempts: number, firstDelayMs: number, mostDelayMs: number, stallMs: number,
- *   mostWaitMs: number, silenceMs: number }} Patience
+ * @typedef {{ attempts: number, firstDelayMs: number, maxDelayMs: number, stallMs: number,
+ *   maxWaitMs: number, silenceMs: number }} Patience
  */
 
 const READ_NBYTES = 1 << 20;
-const LEAST_PROGRESS_NBYTES = 1 << 16;
-const LEAST_SPAN_NBYTES = 1 << 18;
-const MOST_SPAN_NBYTES = 1 << 24;
+const MIN_PROGRESS_NBYTES = 1 << 16;
+const MIN_SPAN_NBYTES = 1 << 18;
+const MAX_SPAN_NBYTES = 1 << 24;
 const PROBE_MS = 5000;
 const CONTENT_RANGE = /^bytes (\d{1,15})-(\d{1,15})\/(?:\d{1,15}|\*)$/;
 const RETRIED = new Set([408, 425, 429, 500, 502, 503, 504]);
@@ -56,10 +56,10 @@ export class Remote {
   }
 
   /** Ask the server for the file's version without its bytes. @param {AbortSignal} signal
-   * @param {number} [mostMs] a single attempt with this time limit, without retries */
-  async check(signal, mostMs) {
-    const brief = { ...this.patience, attempts: 1, stallMs: mostMs ?? 0 };
-    await this.#retried(0, -1, mostMs ? brief : this.patience, signal, async (patience) => {
+   * @param {number} [maxMs] a single attempt with this time limit, without retries */
+  async check(signal, maxMs) {
+    const brief = { ...this.patience, attempts: 1, stallMs: maxMs ?? 0 };
+    await this.#retried(0, -1, maxMs ? brief : this.patience, signal, async (patience) => {
       let { response, stop } = await this.#ask("HEAD", {}, patience, signal);
       stop();
       if (!response.ok && response.status !== 404 && response.status !== 410 && !RETRIED.has(response.status)) {
@@ -96,17 +96,17 @@ export class Remote {
         if (at < stop) throw new Fault("network", `the server sent ${stop - at} bytes too little`, at);
         span *= 4;
       } catch (error) {
-        if (!since) span = Math.max(LEAST_SPAN_NBYTES, Math.min(span, MOST_SPAN_NBYTES) / 4);
-        failures = since >= LEAST_PROGRESS_NBYTES ? 1 : failures + 1;
+        if (!since) span = Math.max(MIN_SPAN_NBYTES, Math.min(span, MAX_SPAN_NBYTES) / 4);
+        failures = since >= MIN_PROGRESS_NBYTES ? 1 : failures + 1;
         since = 0;
         await this.#wait(error, failures, at, end, this.patience, signal);
       }
     }
   }
 
-  /** Read a complete file whose size may be unknown, at most `most` bytes. @param {number} most
+  /** Read a complete file whose size may be unknown, at most `maxNbytes`. @param {number} maxNbytes
    * @param {AbortSignal} signal */
-  async readAll(most, signal) {
+  async readAll(maxNbytes, signal) {
     return this.#retried(0, -1, this.patience, signal, async (patience) => {
       const { response, stop } = await this.#ask("GET", {}, patience, signal);
       this.#checkStatus(response, 0);
@@ -116,7 +116,7 @@ export class Remote {
       for await (const part of body(response, stop, Infinity, 0)) {
         parts.push(part.slice());
         nbytes += part.length;
-        if (nbytes > most) throw new Fault("large", "it is too large for its kind", 0);
+        if (nbytes > maxNbytes) throw new Fault("large", "it is too large for its kind", 0);
       }
       // A compressed body's length is not the file's; without compression they must agree.
       const promised = response.headers.get("content-length");
@@ -263,19 +263,19 @@ export class Remote {
    * @param {Patience} patience @param {AbortSignal} signal */
   async #wait(error, failures, at, end, patience, signal) {
     if (!(error instanceof Fault) || error.kind !== "network") throw error;
-    const { attempts, firstDelayMs, mostDelayMs, mostWaitMs } = patience;
+    const { attempts, firstDelayMs, maxDelayMs, maxWaitMs } = patience;
     const range = end < 0 ? "" : ` (bytes ${at} to ${end - 1})`;
     if (failures >= attempts) {
       const tries = attempts > 1 ? `, tried ${attempts} times` : "";
       const cors = error.fetchFailed ? `; if it runs, ${corsOf()}` : "";
       throw new Fault("source", `${error.what}${range}${tries}${cors}`, at);
     }
-    if (error.retryAfterMs > mostWaitMs) {
+    if (error.retryAfterMs > maxWaitMs) {
       const seconds = Math.round(error.retryAfterMs / 1000);
       throw new Fault("source", `${error.what} and asks to wait ${seconds} s${range}`, at);
     }
     this.retries += 1;
-    const backoff = Math.random() * Math.min(mostDelayMs, firstDelayMs * 2 ** (failures - 1));
+    const backoff = Math.random() * Math.min(maxDelayMs, firstDelayMs * 2 ** (failures - 1));
     await sleep(Math.max(backoff, error.retryAfterMs), signal, at);
   }
 }
@@ -344,24 +344,24 @@ function faultOf(error, signal, stallMs, at) {
 }
 
 /**
- * Yield the parts of a response's body: without its first `skip` bytes, at most `most` bytes. One buffer
+ * Yield the parts of a response's body: without its first `skip` bytes, at most `maxNbytes`. One buffer
  * is reused where the browser supports it, so that the parts are not garbage to collect.
  * @param {Response} response @param {(() => void) & { watch: () => void, stallMs: number,
- *   signal: AbortSignal }} stop @param {number} most @param {number} skip
+ *   signal: AbortSignal }} stop @param {number} maxNbytes @param {number} skip
  * @returns {AsyncGenerator<Uint8Array<ArrayBuffer>>}
  */
-async function* body(response, stop, most, skip) {
+async function* body(response, stop, maxNbytes, skip) {
   if (!response.body) throw new Fault("source", "the server sent no body", 0);
   const read = reader(response.body);
   let nYielded = 0;
   try {
-    while (nYielded < most) {
+    while (nYielded < maxNbytes) {
       stop.watch();
       const value = await read();
       if (!value) return;
       const from = Math.min(skip, value.length);
       skip -= from;
-      const part = value.subarray(from, Math.min(value.length, from + most - nYielded));
+      const part = value.subarray(from, Math.min(value.length, from + maxNbytes - nYielded));
       nYielded += part.length;
       if (part.length) yield part;
     }

@@ -16,7 +16,7 @@ export const SNAPSHOT = "bascule-snapshot:";
 /** The prefix of the URLs of stored indexes; see py/bascule/search/stores.py. */
 export const INDEX = "bascule-index:";
 const HASH = /^[0-9a-f]{64}$/;
-const MOST_NBYTES = 2 ** 50;
+const MAX_NBYTES = 2 ** 50;
 
 /** @param {Uint8Array<ArrayBuffer>} bytes */
 export async function sha256(bytes) {
@@ -106,26 +106,26 @@ export class Journal {
     }
   }
 
-  /** Bytes that can be cached: `free` now, `most` after evicting everything that is not in use.
-   * @param {number} mostNbytes the limit of the cache */
-  async space(mostNbytes) {
+  /** Bytes that can be cached: `free` now, `freeable` after evicting everything that is not in use.
+   * @param {number} maxNbytes the limit of the cache */
+  async space(maxNbytes) {
     const entries = await this.entries();
     const sum = (/** @type {Listed[]} */ listed) => listed.reduce((n, { storedNbytes }) => n + storedNbytes, 0);
     const cached = sum(entries);
     const inUse = sum(entries.filter((entry) => entry.inUse));
     const { quota = Infinity, usage = 0 } = (await navigator.storage?.estimate?.().catch(() => null)) ?? {};
     const free = quota - usage;
-    return { free: Math.min(mostNbytes - cached, free), most: Math.min(mostNbytes - inUse, free + cached - inUse) };
+    return { free: Math.min(maxNbytes - cached, free), freeable: Math.min(maxNbytes - inUse, free + cached - inUse) };
   }
 
   /** Evict orphaned chunks, then snapshots of Python, then the least recently used files, until `nbytes` more
    * fit. Nothing that is in use is evicted, and nothing at all if that would not be enough.
-   * @param {number} nbytes @param {number} mostNbytes the limit of the cache
+   * @param {number} nbytes @param {number} maxNbytes the limit of the cache
    * @returns {Promise<number>} the bytes that still do not fit */
-  async makeRoom(nbytes, mostNbytes) {
-    let { free, most } = await this.space(mostNbytes);
-    if (nbytes > most) return nbytes - most;
-    if (nbytes > free && (await this.dropOrphans())) free = (await this.space(mostNbytes)).free;
+  async makeRoom(nbytes, maxNbytes) {
+    let { free, freeable } = await this.space(maxNbytes);
+    if (nbytes > freeable) return nbytes - freeable;
+    if (nbytes > free && (await this.dropOrphans())) free = (await this.space(maxNbytes)).free;
     const oldest = await this.entries();
     oldest.sort((a, b) => Number(isSnapshot(b.url)) - Number(isSnapshot(a.url)));
     for (const { key, inUse, storedNbytes } of oldest) {
@@ -166,20 +166,20 @@ export class Journal {
 /** Files that the page itself writes, under names that are no URLs. */
 export class OwnFiles {
   #journal;
-  #mostNbytes;
+  #maxNbytes;
   /** Files being written, under a temporary name until they are complete. @type {Map<string, Entry>} */
   #unfinished = new Map();
 
-  /** @param {Journal} journal @param {number} mostNbytes the limit of the cache */
-  constructor(journal, mostNbytes) {
+  /** @param {Journal} journal @param {number} maxNbytes the limit of the cache */
+  constructor(journal, maxNbytes) {
     this.#journal = journal;
-    this.#mostNbytes = mostNbytes;
+    this.#maxNbytes = maxNbytes;
   }
 
   /** Begin a file that replaces an older one; returns the bytes that do not fit.
    * @param {string} url @param {number} nbytes @param {number} chunkNbytes */
   async begin(url, nbytes, chunkNbytes) {
-    const missing = await this.#journal.makeRoom(nbytes, this.#mostNbytes);
+    const missing = await this.#journal.makeRoom(nbytes, this.#maxNbytes);
     if (missing > 0) return missing;
     const hashes = new Array(Math.ceil(nbytes / chunkNbytes)).fill("");
     const rest = { etag: "", modified: "", sha256: "", missing: false };
@@ -248,7 +248,7 @@ function isEntry(entry) {
   const { nbytes, chunkNbytes, hashes } = entry;
   const texts = [entry.url, entry.etag, entry.modified, entry.sha256];
   if (!texts.every((text) => typeof text === "string") || typeof entry.missing !== "boolean") return false;
-  if (!Number.isSafeInteger(nbytes) || nbytes < 0 || nbytes > MOST_NBYTES) return false;
+  if (!Number.isSafeInteger(nbytes) || nbytes < 0 || nbytes > MAX_NBYTES) return false;
   if (!Number.isSafeInteger(chunkNbytes) || chunkNbytes < 1024) return false;
   if (!Array.isArray(hashes) || hashes.length !== Math.ceil(nbytes / chunkNbytes)) return false;
   return hashes.every((hash) => hash === "" || (typeof hash === "string" && HASH.test(hash)));

@@ -6,7 +6,7 @@
 const HASH = /^[0-9a-f]{64}$/;
 const MARKS = new Set(Array.from(",:[{", (mark) => mark.charCodeAt(0)));
 // The limit of bascule.base.json_object.
-const MOST_ITEMS = 1 << 18;
+const MAX_ITEMS = 1 << 18;
 
 /** @param {Uint8Array} bytes @returns {Map<string, Expected>} file to what to expect */
 export function parseManifest(bytes) {
@@ -15,7 +15,7 @@ export function parseManifest(bytes) {
   // Checked before parsing: an item takes far more memory parsed than in the file.
   let items = 0;
   for (const byte of bytes) if (MARKS.has(byte)) items += 1;
-  if (items > MOST_ITEMS) throw new Error(`it holds more than ${MOST_ITEMS} items`);
+  if (items > MAX_ITEMS) throw new Error(`it holds more than ${MAX_ITEMS} items`);
   /** @type {any} */
   let fields;
   try {

@@ -47,15 +47,15 @@ export class Window {
     this.queue = queue;
   }
 
-  /** Count bytes that were just queued, and wait until at most `mostNbytes` are queued. Returns how many
-   * there were before the wait. @param {number} nbytes @param {number} mostNbytes */
-  async add(nbytes, mostNbytes) {
+  /** Count bytes that were just queued, and wait until at most `maxNbytes` are queued. Returns how many
+   * there were before the wait. @param {number} nbytes @param {number} maxNbytes */
+  async add(nbytes, maxNbytes) {
     this.#queuedNbytes += nbytes;
     const queuedNbytes = this.#queuedNbytes;
     // Some implementations pass pending writes to the GPU only with a submission.
     this.queue.submit([]);
     this.#waiting.push({ nbytes, done: this.queue.onSubmittedWorkDone() });
-    while (this.#queuedNbytes > mostNbytes) {
+    while (this.#queuedNbytes > maxNbytes) {
       const oldest = this.#waiting.shift();
       await oldest?.done;
       this.#queuedNbytes -= oldest?.nbytes ?? 0;
@@ -132,7 +132,7 @@ function isCopied({ dtype }) {
 /** How many bytes are missing of a file of `nbytes` for these pieces. @param {Piece[]} pieces
  * @param {number} nbytes */
 export function lacking(pieces, nbytes) {
-  return pieces.reduce((most, piece) => Math.max(most, piece.fileOffset + piece.nbytes - nbytes), 0);
+  return pieces.reduce((nbytesMissing, piece) => Math.max(nbytesMissing, piece.fileOffset + piece.nbytes - nbytes), 0);
 }
 
 /** @param {PyBuffer} table @returns {Piece[]} */

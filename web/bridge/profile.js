@@ -5,7 +5,7 @@
 const SET_DISPATCHES = 2048;
 const PAGE_NBYTES = 1 << 20;
 // Dispatches past 32 MiB of timestamps (two million) are not timed.
-const MOST_PAGES = 32;
+const MAX_PAGES = 32;
 const RESOLVE_ALIGNMENT = 256;
 // Timestamps slow a pass by some percent: of a tape's runs the first is timed, then each 8th.
 const TIMED_EACH = 8;
@@ -156,7 +156,7 @@ export class Profile {
   #hasRoom(nbytes) {
     if (nbytes > PAGE_NBYTES) return false;
     if (this.#used + nbytes <= PAGE_NBYTES) return true;
-    if (this.#pages.length === MOST_PAGES) return false;
+    if (this.#pages.length === MAX_PAGES) return false;
     const usage = GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC;
     this.#pages.push(this.#device.createBuffer({ size: PAGE_NBYTES, usage }));
     this.#count(PAGE_NBYTES);

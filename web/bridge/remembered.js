@@ -6,7 +6,7 @@
 /** @typedef {import("idb").IDBPDatabase} Database */
 
 const STORE = "entries";
-const MOST_ENTRIES = 100;
+const MAX_ENTRIES = 100;
 const LIMIT_MS = 3000;
 const TICKS = 10; // of a limit
 const WARNED = "basculeRememberedWarned";
@@ -83,7 +83,7 @@ export class Remembered {
   /** Delete the oldest entries. */
   async #prune() {
     await this.#attempt(async (database) => {
-      const more = (await database.count(STORE)) - MOST_ENTRIES;
+      const more = (await database.count(STORE)) - MAX_ENTRIES;
       if (more <= 0) return;
       const { store, done } = database.transaction(STORE, "readwrite");
       let cursor = await store.index("at").openCursor();

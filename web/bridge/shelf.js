@@ -9,7 +9,7 @@
 /** Bytes written between two checks of the free space. */
 const CREDIT_NBYTES = 64 << 20;
 /** Bytes that may be held in memory until the model's header was read. */
-const MOST_PENDING_NBYTES = 32 << 20;
+const MAX_PENDING_NBYTES = 32 << 20;
 const BEAT_MS = 1000;
 const SILENT = Symbol("silent");
 
@@ -207,13 +207,13 @@ export class Shelf {
     const nbytes = bytes.length;
     if (nbytes > this.#credit) {
       const journal = /** @type {import("./journal.js").Journal} */ (this.#journal);
-      const { mostNbytes } = this.#shared;
-      const { free, most } = await journal.space(mostNbytes);
+      const { maxNbytes } = this.#shared;
+      const { free, freeable } = await journal.space(maxNbytes);
       const missing = entry.hashes.filter((each) => !each).length * entry.chunkNbytes + nbytes;
-      let lacking = Math.min(missing, entry.nbytes) - most;
+      let lacking = Math.min(missing, entry.nbytes) - freeable;
       if (lacking <= 0 && nbytes > free) {
         if (!this.#trusted) return this.#holdBack(hash, bytes);
-        lacking = await journal.makeRoom(nbytes, mostNbytes);
+        lacking = await journal.makeRoom(nbytes, maxNbytes);
       }
       if (lacking > 0) {
         this.#stopStoring(`not enough space (${(lacking / 1e6).toFixed(1)} MB missing)`);
@@ -228,7 +228,7 @@ export class Shelf {
   /** @param {string} hash @param {Uint8Array<ArrayBuffer>} bytes */
   #holdBack(hash, bytes) {
     const nbytes = [...this.#pending.values()].reduce((sum, { length }) => sum + length, bytes.length);
-    if (nbytes <= MOST_PENDING_NBYTES) this.#pending.set(hash, bytes.slice());
+    if (nbytes <= MAX_PENDING_NBYTES) this.#pending.set(hash, bytes.slice());
     return false;
   }
 

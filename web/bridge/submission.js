@@ -2,8 +2,8 @@
 
 // Between two empty submissions: this share of the time that was waited so far, within bounds.
 const SHARE = 1 / 8;
-const LEAST_MS = 1;
-const MOST_MS = 16;
+const MIN_MS = 1;
+const MAX_MS = 16;
 
 /**
  * Submits encoded commands in a microtask: one submission serves a replay and the read that mostly
@@ -69,7 +69,7 @@ export class Submission {
         return; // the device was lost, which ends the work
       }
       this.#askAgain(began);
-    }, Math.min(Math.max(SHARE * waited, LEAST_MS), MOST_MS));
+    }, Math.min(Math.max(SHARE * waited, MIN_MS), MAX_MS));
   }
 
   drop() {

@@ -17,7 +17,7 @@
  */
 
 /** In characters; larger tokenizers are checked on each visit. */
-const MOST_KEPT = 8 << 20;
+const MAX_KEPT = 8 << 20;
 // Han beyond the Basic Multilingual Plane: BERT's normalizer (Devlin et al. 2019) puts spaces around
 // every such character; the library does so for the Basic Multilingual Plane alone.
 const RARE_HAN =
@@ -28,16 +28,16 @@ const CAPITAL_SIGMA = /\u03a3/g;
 /** Encodes many texts in one crossing. */
 export class PageTokenizer {
   #library;
-  #mostTokens;
+  #maxTokens;
   #spacesHan;
   #lowercases;
 
-  /** @param {Library} library @param {number} mostTokens @param {Normalizer | null} normalizer
+  /** @param {Library} library @param {number} maxTokens @param {Normalizer | null} normalizer
    * @param {boolean} decodes whether its file has a decoder */
-  constructor(library, mostTokens, normalizer, decodes) {
+  constructor(library, maxTokens, normalizer, decodes) {
     this.#library = library;
     this.decodes = decodes;
-    this.#mostTokens = mostTokens;
+    this.#maxTokens = maxTokens;
     this.#spacesHan = normalizer?.handle_chinese_chars === true;
     this.#lowercases = lowercases(normalizer);
   }
@@ -78,7 +78,7 @@ export class PageTokenizer {
   #encodeOne(original) {
     const text = this.#normalized(original);
     const { ids } = this.#library.encode(text);
-    if (ids.length <= this.#mostTokens) return ids;
+    if (ids.length <= this.#maxTokens) return ids;
     // Truncated like the native library: from the right of the text, special tokens stay.
     const bare = this.#library.encode(text, { add_special_tokens: false }).ids;
     let before = 0;
@@ -86,7 +86,7 @@ export class PageTokenizer {
     const begins = (/** @type {number} */ at) => bare.every((id, i) => ids[at + i] === id);
     while (before + bare.length < ids.length && !begins(before)) before += 1;
     const after = ids.slice(before + bare.length);
-    const count = Math.max(0, this.#mostTokens - before - after.length);
+    const count = Math.max(0, this.#maxTokens - before - after.length);
     return [...ids.slice(0, before + count), ...after];
   }
 }
@@ -112,7 +112,7 @@ function flattened(rows) {
  *   numbers of tokens, the templates of rows (Python's own), and the checked file
  */
 export async function keepChecked(remembering, library, folder, entry) {
-  if (entry.length > MOST_KEPT) return;
+  if (entry.length > MAX_KEPT) return;
   const remembered = await remembering.openRemembered(library);
   await remembered.put(`tokenizer ${folder}`, entry);
   remembered.close();
@@ -126,23 +126,23 @@ export async function keepChecked(remembering, library, folder, entry) {
  */
 export async function createChecked(library, remembered, folder) {
   const record = JSON.parse((await remembered.get(`tokenizer ${folder}`)) || "{}");
-  const { key, nTokens, nAdded, mostTokens, json } = record;
+  const { key, nTokens, nAdded, maxTokens, json } = record;
   const templates = JSON.stringify(record.templates);
-  const counts = [nTokens, nAdded, mostTokens].every((count) => Number.isSafeInteger(count) && count >= 0);
+  const counts = [nTokens, nAdded, maxTokens].every((count) => Number.isSafeInteger(count) && count >= 0);
   const texts = [key, templates, json].every((text) => typeof text === "string");
   if (!counts || !texts) return null;
-  const tokenizer = createTokenizer(await library(), json, mostTokens);
+  const tokenizer = createTokenizer(await library(), json, maxTokens);
   return { key, nTokens, nAdded, templates, tokenizer, taken: false };
 }
 
 /**
- * @param {LibraryModule} module @param {string} json tokenizer.json @param {number} mostTokens
+ * @param {LibraryModule} module @param {string} json tokenizer.json @param {number} maxTokens
  */
-export function createTokenizer(module, json, mostTokens) {
+export function createTokenizer(module, json, maxTokens) {
   const parsed = JSON.parse(json);
   const library = new module.Tokenizer(parsed, {});
   if (library.model && "bpe" in library.model) dropUnknown(/** @type {Bpe} */ (library.model));
-  return new PageTokenizer(library, mostTokens, parsed?.normalizer ?? null, Boolean(parsed?.decoder));
+  return new PageTokenizer(library, maxTokens, parsed?.normalizer ?? null, Boolean(parsed?.decoder));
 }
 
 /**

@@ -30,7 +30,7 @@ _OPERATORS = {
 
 # After this many operations a graph is computed although nothing has read it: its nodes take about
 # 1 KB each, and planning them costs more than one large graph gains.
-MOST_DEPTH = 4096
+MAX_DEPTH = 4096
 
 
 class Array:
@@ -47,7 +47,7 @@ class Array:
     def __init__(self, node: Node) -> None:
         self._node = node
         node.held += 1
-        if node.depth >= MOST_DEPTH:
+        if node.depth >= MAX_DEPTH:
             compute_if_possible(node)
 
     def __del__(self) -> None:

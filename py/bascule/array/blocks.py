@@ -98,7 +98,7 @@ def chains(order: Sequence[Node], wanted: set[int], *, loops: bool = False) -> l
     `order` as returned by `graph.ordered`. A `wanted` node and one that a user holds ends a chain.
     With `loops`, what loops can compute and what only numpy can are never in one chain.
     """
-    large = loops and any(node.size >= groups.LEAST_ELEMENTS for node in order)
+    large = loops and any(node.size >= groups.MIN_ELEMENTS for node in order)
     grouping = Grouping(order) if large else None
     readers: dict[int, dict[int, Node]] = {}  # of a node, the ends of the chains that read it
     members: dict[int, list[Node]] = {}

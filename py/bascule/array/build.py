@@ -14,7 +14,7 @@ from bascule.array.place import ArrayDevice, default_device
 from bascule.array.rows import ROWS
 from bascule.base.arrays import np
 
-MOST_AXES = 32
+MAX_AXES = 32
 _LETTERS = {"b": "bool", "i": "signed integers", "u": "unsigned integers", "f": "floats"}
 
 
@@ -150,8 +150,8 @@ def layout(node: Node) -> tuple[Node, Strided]:
 
 def view(node: Node, shape: Shape, strides: Sequence[int], offset: int) -> Node:
     """Return a view of the base of `node`; strides and offset count the base's elements."""
-    if len(shape) > MOST_AXES:
-        raise ShapeError("shape", f"at most {MOST_AXES} axes", f"{len(shape)}")
+    if len(shape) > MAX_AXES:
+        raise ShapeError("shape", f"at most {MAX_AXES} axes", f"{len(shape)}")
     base, _ = layout(node)
     if base.host is not None and base.size == 1 and prod(shape) == 1:
         return constant(base.host.reshape(shape), node.device)

@@ -13,9 +13,9 @@ from bascule.base.arrays import np
 
 ELEMENTWISE = frozenset((*ROWS, "cast", "bits"))
 # Terms of a product that are added one after the other.
-_MOST_TERMS = 4096
+_MAX_TERMS = 4096
 # Elements along an axis from which two radix sorts are faster than one merge sort.
-_LEAST_FOR_RADIX = 4096
+_MIN_FOR_RADIX = 4096
 
 
 def evaluate(node: Node, inputs: list[Any]) -> Any:
@@ -65,11 +65,11 @@ def factors(node: Node, inputs: list[Any]) -> tuple[Any, Any]:
 def _product(x: Any, y: Any) -> Any:
     """Compute x @ y; long sums of floats as sums of sums: without a BLAS numpy adds in a row."""
     terms = x.shape[-1]
-    if x.dtype.kind != "f" or terms <= _MOST_TERMS:
+    if x.dtype.kind != "f" or terms <= _MAX_TERMS:
         return np.matmul(x, y)
     result = np.zeros(1, np.float32)
-    for start in range(0, terms, _MOST_TERMS):
-        part = slice(start, start + _MOST_TERMS)
+    for start in range(0, terms, _MAX_TERMS):
+        part = slice(start, start + _MAX_TERMS)
         result = result + np.matmul(x[..., part], y[..., part, :])
     return result
 
@@ -93,7 +93,7 @@ def _order(keys: Any) -> Any:
 
     By halves: numpy's radix sort is for 16 bits only, and 2 to 4 times as fast as its merge sort.
     """
-    if keys.shape[-1] < _LEAST_FOR_RADIX:
+    if keys.shape[-1] < _MIN_FOR_RADIX:
         return np.argsort(keys, axis=-1, kind="stable")
     result: Any = np.empty(keys.shape, np.int32)
     for row, order in zip(keys, result, strict=True):

@@ -11,7 +11,7 @@ from bascule.array.generated import Expression, Generated
 from bascule.array.graph import Node, ordered
 from bascule.array.plan import Step, is_scalar, steps
 from bascule.array.products import prepared_product
-from bascule.array.store import MOST_FREE_NBYTES, Memory, MemoryPool
+from bascule.array.store import MAX_FREE_NBYTES, Memory, MemoryPool
 from bascule.array.transforms import transformed
 from bascule.array.words import from_words, to_words
 from bascule.backend.webgpu.computation import grant_large
@@ -35,7 +35,7 @@ _UNROLLED = 8
 _UNROLLED_OPERATIONS = 32
 # Numbers up to this many bytes are written with the tape, in the same call.
 _PACKED_NBYTES = 64 << 10
-_MOST_DISPATCHES = 512
+_MAX_DISPATCHES = 512
 _READ_WHOLE = 1 << 16  # elements
 
 
@@ -50,7 +50,7 @@ class GpuRunner:
         self._params: tuple[int, int] = (0, 0)  # buffer, bytes
         limits = backend.gpu.adapter.limits
         self._stride = max(256, limits["minUniformBufferOffsetAlignment"])
-        self._most_inputs = min(limits["maxStorageBuffersPerShaderStage"] - 1, 15)
+        self._max_inputs = min(limits["maxStorageBuffersPerShaderStage"] - 1, 15)
         self.n_kernels = 0
 
     async def compute(self, outputs: Sequence[Node]) -> None:
@@ -84,7 +84,7 @@ class GpuRunner:
             _settle_empty(node)
         outputs = [node for node in outputs if node.memory is None and node.size]
         order = ordered(outputs)
-        todo = steps(order, outputs, self._most_inputs)
+        todo = steps(order, outputs, self._max_inputs)
         run = _Run(self)
         try:
             run.upload_all(order)
@@ -99,7 +99,7 @@ class GpuRunner:
         for step in todo:
             if step.node.memory is not None:
                 step.node.settle()
-        self.pool.trim(MOST_FREE_NBYTES)
+        self.pool.trim(MAX_FREE_NBYTES)
 
     async def _run_steps(self, run: _Run, todo: list[Step], wanted: set[int]) -> None:
         last = {id(each): at for at, step in enumerate(todo) for each in _all_reads(step)}
@@ -132,12 +132,12 @@ class GpuRunner:
 
     def take(self, n_words: int, *, fresh: bool = False) -> Memory:
         """Allocate memory on the device; LimitError for more than one binding may have."""
-        most = int(self._backend.limits.binding_nbytes) & ~15
-        if 4 * n_words > most:
+        max_nbytes = int(self._backend.limits.binding_nbytes) & ~15
+        if 4 * n_words > max_nbytes:
             raise LimitError(
                 f"An array of {n_words:,} elements",
                 f"{4 * n_words:,} bytes",
-                f"one array may have {most:,} here (4 bytes an element)",
+                f"one array may have {max_nbytes:,} here (4 bytes an element)",
             )
         return self.pool.fresh(n_words) if fresh else self.pool.take(n_words)
 
@@ -196,7 +196,7 @@ class _Run:
         else:
             node.memory = await self._elementwise(node, step.inline)
         self._given.append(node)
-        if len(self._dispatches) >= _MOST_DISPATCHES:
+        if len(self._dispatches) >= _MAX_DISPATCHES:
             await self.submit()
 
     async def _elementwise(self, node: Node, inline: frozenset[int]) -> Memory:

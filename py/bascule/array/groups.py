@@ -14,7 +14,7 @@ from bascule.array.graph import Node, Shape, dense
 from bascule.array.loopable import has_part, is_loopable
 
 # With fewer elements numpy's calls cost less than a loop of WebAssembly.
-LEAST_ELEMENTS = 1 << 14
+MIN_ELEMENTS = 1 << 14
 # Operations that are cheaper to repeat in each loop that reads their result than to compute
 # separately.
 _CHEAP = 4
@@ -78,7 +78,7 @@ class Grouping:
         """Return a loop that ends with a node; None if numpy computes it."""
         reduced = self._reduced.get(id(node))
         space = reduced.space if reduced else node.shape
-        if id(node) not in self._loopable or prod(space) < LEAST_ELEMENTS:
+        if id(node) not in self._loopable or prod(space) < MIN_ELEMENTS:
             return None
         return Group(space, reduced, [node])
 

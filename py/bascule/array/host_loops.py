@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bascule.array.blocks import Chain
 from bascule.array.graph import Node, Product, Shape
-from bascule.array.groups import LEAST_ELEMENTS
+from bascule.array.groups import MIN_ELEMENTS
 from bascule.array.loop_layout import Layout, layout_of
 from bascule.array.loop_rows import text_of
 from bascule.array.loop_stages import Nest, Operand, Operation, stages_of
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from bascule.backend.deviceless import Loop
 
 # A process compiles at most this many loops: WebAssembly's linker in a page never frees one.
-MOST_LOOPS = 256
+MAX_LOOPS = 256
 # Elements from which a loop is faster than numpy at a single operation.
 LARGE = 1 << 22
 # Elements of a call of a new loop: engines run the first calls unoptimized, and use the code that
 # they optimize meanwhile from the next call on.
 FIRST_CALLS_ELEMENTS = 1 << 18
 # Rows from which columns are reduced row by row: following a column through memory is slow.
-LEAST_ROWS = 16
+MIN_ROWS = 16
 # Arrays after which a loop is no longer new.
 _WARM = 3
 
@@ -71,8 +71,8 @@ class CachedLoop:
         loop = self.loop
         scratch = [np.empty(self.scratch_nbytes, np.uint8) for _ in loop.text.scratch]
         loop.n_arrays += 1
-        most = FIRST_CALLS_ELEMENTS if loop.n_arrays <= _WARM else None
-        for result, operands, numbers in layout.parts(self.loops.most or most):
+        max_elements = FIRST_CALLS_ELEMENTS if loop.n_arrays <= _WARM else None
+        for result, operands, numbers in layout.parts(self.loops.max_elements or max_elements):
             loop.run(result, [*operands, *scratch], numbers)
         return layout.finished(self.end)
 
@@ -88,17 +88,19 @@ class Computed:
 class HostLoops:
     """Compiles and caches the loops of a backend. `load` makes a function from a module.
 
-    `most`: elements of one call, if what it reads and writes is copied.
+    `max_elements`: elements of one call, if what it reads and writes is copied.
     """
 
-    def __init__(self, load: Callable[[bytes], Loop], most: int | None) -> None:
+    def __init__(self, load: Callable[[bytes], Loop], max_elements: int | None) -> None:
         self._load = load
-        self.most = most
+        self.max_elements = max_elements
         self._loops: dict[Nest, _Loaded] = {}
 
     def evaluate(self, chain: Chain, values: Sequence[Any]) -> Computed | None:
         """Return the numbers of a chain's end; None if numpy is to compute them."""
-        if not values or (_is_faster_in_numpy(chain) if self.most else not _is_worth_it(chain)):
+        if not values or (
+            _is_faster_in_numpy(chain) if self.max_elements else not _is_worth_it(chain)
+        ):
             return None
         try:
             return self.computed(Walk(chain, values))
@@ -109,7 +111,7 @@ class HostLoops:
         """Compute a matrix by a vector as sums of products; None for others, or if copied."""
         shapes: Product = node.attribute
         is_vector = shapes.x[:2] == (1, 1) and shapes.transposed
-        if not is_vector or self.most is not None or prod(shapes.y) < LEAST_ELEMENTS:
+        if not is_vector or self.max_elements is not None or prod(shapes.y) < MIN_ELEMENTS:
             return None
         matrix = Node(node.device, "data", (), shapes.y, node.dtype)
         vector = Node(node.device, "data", (), shapes.x[2:], node.dtype)
@@ -142,7 +144,7 @@ class HostLoops:
     def _loop(self, walk: Walk, layout: Layout) -> _Loaded | None:
         nest = _nest(walk, layout)
         result = self._loops.get(nest)
-        if result is None and len(self._loops) < MOST_LOOPS:
+        if result is None and len(self._loops) < MAX_LOOPS:
             text = text_of(nest)
             result = self._loops[nest] = _Loaded(self._load(text.module()), text)
         return result
@@ -257,5 +259,5 @@ def _nest(walk: Walk, layout: Layout) -> Nest:
     reduces = layout.vector.reduced
     nest = Nest(operands, tuple(walk.operations), layout.n_kept, n_reduced, reduces)
     rounds = prod(axis.size for axis in layout.axes if axis.reduced)
-    by_rows = not reduces and rounds >= LEAST_ROWS and len(stages_of(nest).passes) == 1
+    by_rows = not reduces and rounds >= MIN_ROWS and len(stages_of(nest).passes) == 1
     return replace(nest, by_rows=True) if by_rows and not nest.has_inner_result else nest

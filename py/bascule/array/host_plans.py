@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from bascule.array.host_loops import CachedLoop
 
 # Plans of a device; the oldest is dropped for a new one.
-MOST_PLANS = 128
+MAX_PLANS = 128
 # Nodes of a graph that gets a plan: larger ones take far longer to compute than to plan.
-MOST_NODES = 96
+MAX_NODES = 96
 # Operations whose second operand's value matters to `loopable` and `host_loops`.
 _BY_VALUE = ("pow", "bitwise_left_shift", "bitwise_right_shift")
 
@@ -54,13 +54,13 @@ class HostPlans:
 
     def of(self, order: Sequence[Node], wanted: set[int]) -> list[Planned]:
         """Return the chains that compute the `wanted` nodes of an `order`."""
-        if len(order) > MOST_NODES:
+        if len(order) > MAX_NODES:
             return self._planned(order, wanted)
         key = _key(order, wanted)
         result = self._plans.get(key)
         if result is None:
             result = self._planned(order, wanted)
-            if len(self._plans) >= MOST_PLANS:
+            if len(self._plans) >= MAX_PLANS:
                 del self._plans[next(iter(self._plans))]
             self._plans[key] = result
         return result

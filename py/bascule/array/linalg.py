@@ -234,8 +234,8 @@ def matrix_rank(x: Array, /, *, rtol: float | Array | None = None) -> Array:
     limit = max(x.shape[-2:]) * float(np.finfo(np.float32).eps) if rtol is None else rtol
     if isinstance(limit, Array):
         limit = numbers_at_once(build.node_of(limit, "matrix_rank"), "matrix_rank")[..., None]
-    most = result.max(axis=-1, keepdims=True) if result.shape[-1] else result
-    counts = (result > most * limit).sum(axis=-1) if result.shape[-1] else result.sum(axis=-1)
+    maximum = result.max(axis=-1, keepdims=True) if result.shape[-1] else result
+    counts = (result > maximum * limit).sum(axis=-1) if result.shape[-1] else result.sum(axis=-1)
     return Array(build.constant(np.asarray(counts).astype(np.int32), x.device))
 
 

@@ -56,10 +56,10 @@ class Layout:
             return self.result.reshape(shape)
         return np.ascontiguousarray(np.moveaxis(self.result, -1, self.back)).reshape(shape)
 
-    def parts(self, most: int | None) -> Iterator[tuple[Any, list[Any], list[int]]]:
-        """Yield result, operands and numbers of each call: of about `most` elements if given."""
+    def parts(self, max_elements: int | None) -> Iterator[tuple[Any, list[Any], list[int]]]:
+        """Yield result, operands and numbers of each call, of about `max_elements` if given."""
         whole = (self.result, *self.operands)
-        cut = self._cut(most) if most else None
+        cut = self._cut(max_elements) if max_elements else None
         if cut is None:
             yield self.result, self.operands, self.numbers(self.axes, self.vector.size)
             return
@@ -80,7 +80,7 @@ class Layout:
             )
             yield parts[0], parts[1:], self.numbers(axes, columns)
 
-    def _cut(self, most: int) -> tuple[Axis, int] | None:
+    def _cut(self, max_elements: int) -> tuple[Axis, int] | None:
         """Return the axis to divide, and its elements per part; None if it is not outermost."""
         first = self.axes[0] if self.axes else self.vector
         if first.reduced:
@@ -90,7 +90,7 @@ class Layout:
             by in (0, array.nbytes // first.size)
             for array, by in zip((self.result, *self.operands), first.steps, strict=True)
         )
-        return (first, max(LANES, most // each)) if slowest else None
+        return (first, max(LANES, max_elements // each)) if slowest else None
 
 
 def layout_of(

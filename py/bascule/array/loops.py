@@ -47,7 +47,7 @@ class LoopText:
     def __post_init__(self) -> None:
         self.stages = stages_of(self.nest)
         size = sum(size_of(each, self.nest) for each in self.nest.operations)
-        self.unrolled = next(n for n, most in UNROLLED.items() if size <= most)
+        self.unrolled = next(n for n, limit in UNROLLED.items() if size <= limit)
 
     def module(self) -> bytes:
         """Return the module's bytes."""

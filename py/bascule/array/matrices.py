@@ -12,7 +12,7 @@ from bascule.array.graph import Node, Product, Shape, dense
 
 # lavapipe ends an invocation's loops after 65,535 rounds without an error; a kernel's round adds at
 # least two terms. Sums of sums are also more exact.
-_MOST_TERMS = 1 << 17
+_MAX_TERMS = 1 << 17
 
 
 def multiplied(x1: Any, x2: Any) -> Node:
@@ -54,8 +54,8 @@ def product(a: Node, b: Node) -> Node:
     wide = dtypes.named("float32")
     x, y = build.cast(a, wide), build.cast(b, wide)
     results: list[Node] = []
-    for start in range(0, inner, _MOST_TERMS):
-        stop = min(start + _MOST_TERMS, inner)
+    for start in range(0, inner, _MAX_TERMS):
+        stop = min(start + _MAX_TERMS, inner)
         part = build.narrow(x, -1, start, stop), build.narrow(y, -2, start, stop)
         results.append(_float_product(batch, *part))
     return build.cast(reduce(lambda one, other: build.row("add", [one, other]), results), a.dtype)

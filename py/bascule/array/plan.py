@@ -9,7 +9,7 @@ from bascule.array.graph import Node
 from bascule.array.rows import ROWS
 
 # The most elementwise operations in one kernel: compilers take longer than linear time.
-MOST_OPERATIONS = 192
+MAX_OPERATIONS = 192
 # Operations that are cheaper to recompute in another kernel than to write and read.
 _CHEAP = 8
 
@@ -32,10 +32,10 @@ def is_scalar(node: Node) -> bool:
     return node.host is not None and node.memory is None and node.host.size == 1
 
 
-def steps(order: Sequence[Node], outputs: Sequence[Node], most_buffers: int) -> list[Step]:
+def steps(order: Sequence[Node], outputs: Sequence[Node], max_buffers: int) -> list[Step]:
     """Return the values to compute, each with the nodes that are fused into its kernel.
 
-    `order` as returned by `graph.ordered`. A kernel binds at most `most_buffers` inputs.
+    `order` as returned by `graph.ordered`. A kernel binds at most `max_buffers` inputs.
     """
     wanted = {id(node) for node in outputs}
     wanted |= _shared(order, wanted)
@@ -49,7 +49,7 @@ def steps(order: Sequence[Node], outputs: Sequence[Node], most_buffers: int) -> 
             leaves[id(node)] = frozenset() if is_scalar(node) else frozenset((id(leaf),))
             fused[id(node)] = frozenset()
             continue
-        _fuse(node, wanted, leaves, fused, most_buffers)
+        _fuse(node, wanted, leaves, fused, max_buffers)
     return [
         Step(node, fused[id(node)])
         for node in order
@@ -63,7 +63,7 @@ def _fuse(
     wanted: set[int],
     leaves: dict[int, frozenset[int]],
     fused: dict[int, frozenset[int]],
-    most_buffers: int,
+    max_buffers: int,
 ) -> None:
     """Record what the kernel of a node would read and compute, cutting off what is too much."""
     while True:
@@ -78,7 +78,7 @@ def _fuse(
             else:
                 wanted.add(id(each))
                 reads |= {id(each)}
-        if len(reads) <= most_buffers and len(computes) <= MOST_OPERATIONS:
+        if len(reads) <= max_buffers and len(computes) <= MAX_OPERATIONS:
             break
         largest = max(inside, key=lambda each: (len(leaves[id(each)]), len(fused[id(each)])))
         wanted.add(id(largest))

@@ -8,7 +8,7 @@ from weakref import finalize
 from bascule.backend.webgpu.gpu import Gpu
 
 # Free buffers that wait for arrays of their size.
-MOST_FREE_NBYTES = 64 << 20
+MAX_FREE_NBYTES = 64 << 20
 
 
 class Memory:
@@ -59,12 +59,12 @@ class MemoryPool:
             self._free_nbytes += nbytes
             self._free.setdefault(nbytes, []).append(buffer)
 
-    def trim(self, most_nbytes: int = 0) -> None:
+    def trim(self, max_nbytes: int = 0) -> None:
         """Free waiting buffers, the largest first, until that many bytes are left."""
         self.sweep()
         for nbytes in sorted(self._free, reverse=True):
             waiting = self._free[nbytes]
-            while waiting and self._free_nbytes > most_nbytes:
+            while waiting and self._free_nbytes > max_nbytes:
                 self._free_nbytes -= nbytes
                 buffer = waiting.pop()
                 if not self.gpu.lost:

@@ -10,11 +10,11 @@ from bascule.base.arrays import Array, np
 # Of the levels of 10 ms frames in dB: the background is the 10th percentile, loud the 95th. A frame
 # is active above the background by this share of the difference, but at most this many dB.
 _QUIET, _LOUD = 10, 95
-_SHARE, _MOST_DB = 0.4, 15.0
+_SHARE, _MAX_DB = 0.4, 15.0
 # A smaller difference is one sound throughout; a level further below the loud one is silence.
-_LEAST_RANGE_DB, _MOST_RANGE_DB = 6.0, 60.0
+_MIN_RANGE_DB, _MAX_RANGE_DB = 6.0, 60.0
 # Pauses shorter than 2 s stay, and 0.4 s before and after each part.
-LEAST_PAUSE, PAD = 200, 40
+MIN_PAUSE, PAD = 200, 40
 
 # Frames of 10 ms: the start and end of a part.
 Span = tuple[int, int]
@@ -30,7 +30,7 @@ def active_spans(samples: Array) -> list[Span]:
     active = np.flatnonzero(_is_active(levels))
     if not len(active):
         return []
-    breaks = np.flatnonzero(np.diff(active) > LEAST_PAUSE)
+    breaks = np.flatnonzero(np.diff(active) > MIN_PAUSE)
     starts = [int(active[0]), *(int(at) for at in active[breaks + 1])]
     ends = [*(int(at) + 1 for at in active[breaks]), int(active[-1]) + 1]
     return [
@@ -67,8 +67,8 @@ def _is_active(levels: Array) -> Array:
     if not heard.any():
         return heard
     loud = float(np.percentile(levels[heard], _LOUD))
-    raised = np.maximum(levels, loud - _MOST_RANGE_DB)
+    raised = np.maximum(levels, loud - _MAX_RANGE_DB)
     quiet = float(np.percentile(raised, _QUIET))
-    if loud - quiet < _LEAST_RANGE_DB:
+    if loud - quiet < _MIN_RANGE_DB:
         return heard
-    return raised > quiet + min(_MOST_DB, _SHARE * (loud - quiet))
+    return raised > quiet + min(_MAX_DB, _SHARE * (loud - quiet))

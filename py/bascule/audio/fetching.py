@@ -6,7 +6,7 @@ import httpx
 
 from bascule.errors import FileMissingError, InputError, SourceError
 
-MOST_NBYTES = 1 << 30
+MAX_NBYTES = 1 << 30
 _STALL_S = 30.0
 
 
@@ -28,8 +28,8 @@ async def fetch_audio(url: str) -> bytes:
             answer.raise_for_status()
             async for part in answer.aiter_bytes():
                 parts += part
-                if len(parts) > MOST_NBYTES:
-                    raise InputError("audio", f"at most {MOST_NBYTES:,} bytes", url)
+                if len(parts) > MAX_NBYTES:
+                    raise InputError("audio", f"at most {MAX_NBYTES:,} bytes", url)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SourceError(url, f"it could not be read: {error}") from None
     return bytes(parts)

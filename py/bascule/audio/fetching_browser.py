@@ -9,7 +9,7 @@ from pyodide.ffi import JsException
 
 from bascule.errors import FileMissingError, InputError, SourceError
 
-MOST_NBYTES = 1 << 30
+MAX_NBYTES = 1 << 30
 
 
 async def fetch_audio(url: str) -> bytes:
@@ -20,8 +20,8 @@ async def fetch_audio(url: str) -> bytes:
             raise FileMissingError(url)
         if not answer.ok:
             raise SourceError(url, f"it could not be read: status {answer.status}")
-        if int(answer.headers.get("content-length") or 0) > MOST_NBYTES:
-            raise InputError("audio", f"at most {MOST_NBYTES:,} bytes", url)
+        if int(answer.headers.get("content-length") or 0) > MAX_NBYTES:
+            raise InputError("audio", f"at most {MAX_NBYTES:,} bytes", url)
         return (await answer.arrayBuffer()).to_bytes()
     except JsException as error:
         raise SourceError(url, f"it could not be read: {error}") from None

@@ -15,7 +15,7 @@ from bascule.base.arrays import Array, need_numpy, np
 from bascule.errors import InputError
 
 # The longest recording; its samples at 16 kHz take 0.9 GB.
-MOST_S = 4 * 3600
+MAX_S = 4 * 3600
 _EXPECTED = "samples (N), a path, a URL, a file's bytes or an AudioBuffer"
 _HINT = "Cut it, and transcribe each part."
 
@@ -48,10 +48,10 @@ async def read_recording(audio: Any, sample_rate: int) -> Recording:
         return await _from_url(str(audio))
     if isinstance(audio, str | PathLike):
         if sys.platform == "emscripten":  # a page has no threads
-            return Recording(*read_file(str(audio), MOST_S))
-        return Recording(*await asyncio.to_thread(read_file, str(audio), MOST_S))
+            return Recording(*read_file(str(audio), MAX_S))
+        return Recording(*await asyncio.to_thread(read_file, str(audio), MAX_S))
     if isinstance(audio, bytes | bytearray | memoryview) and _is_file(audio):
-        return Recording(*decode_audio(bytes(audio), "audio", MOST_S))
+        return Recording(*decode_audio(bytes(audio), "audio", MAX_S))
     if hasattr(audio, "getChannelData") and hasattr(audio, "sampleRate"):
         return _from_buffer(audio)
     value: Any = audio
@@ -67,10 +67,10 @@ async def read_recording(audio: Any, sample_rate: int) -> Recording:
 
 
 def check_length(count: int, rate: int) -> None:
-    """InputError for more samples than `MOST_S` seconds have at that rate."""
-    if count > MOST_S * rate:
+    """InputError for more samples than `MAX_S` seconds have at that rate."""
+    if count > MAX_S * rate:
         hours = count / rate / 3600
-        raise InputError("audio", f"at most {MOST_S // 3600} hours", f"{hours:.1f}", hint=_HINT)
+        raise InputError("audio", f"at most {MAX_S // 3600} hours", f"{hours:.1f}", hint=_HINT)
 
 
 def _is_file(data: bytes | bytearray | memoryview) -> bool:
@@ -96,4 +96,4 @@ async def _from_url(url: str) -> Recording:
         from bascule.audio.fetching_browser import fetch_audio
     else:
         from bascule.audio.fetching import fetch_audio
-    return Recording(*decode_audio(await fetch_audio(url), url, MOST_S))
+    return Recording(*decode_audio(await fetch_audio(url), url, MAX_S))

@@ -9,7 +9,7 @@ from bascule.errors import InputError
 
 _HINT = "Pass one channel of floats from -1 to 1, such as samples / 32768 of 16-bit sound."
 # Sample rates of recordings.
-_LEAST_RATE, _MOST_RATE = 1000, 768_000
+_MIN_RATE, _MAX_RATE = 1000, 768_000
 # The resampling filter: zero crossings on each side, and the shape of its Kaiser window (80 dB).
 _CROSSINGS = 32
 _BETA = 8.0
@@ -43,8 +43,8 @@ def resample(samples: Array, rate: int, wanted: int) -> Array:
     """
     if isinstance(rate, bool) or not isinstance(rate, int):
         raise InputError("sample_rate", "a whole number of samples a second", repr(rate))
-    if not _LEAST_RATE <= rate <= _MOST_RATE:
-        expected = f"{_LEAST_RATE:,} to {_MOST_RATE:,} samples a second"
+    if not _MIN_RATE <= rate <= _MAX_RATE:
+        expected = f"{_MIN_RATE:,} to {_MAX_RATE:,} samples a second"
         raise InputError("sample_rate", expected, f"{rate:,}")
     common = gcd(rate, wanted)
     up, down = wanted // common, rate // common
@@ -56,9 +56,9 @@ def resample(samples: Array, rate: int, wanted: int) -> Array:
     wide = np.pad(samples, (taps // 2 - 1, taps // 2 + 1))
     views = np.lib.stride_tricks.sliding_window_view(wide, taps)
     y = np.empty(count, np.float32)
-    for first in range(0, count, most := max(1, _BATCH // taps)):
-        at = np.arange(first, min(first + most, count), dtype=np.int64) * down
-        y[first : first + most] = np.einsum("nk,nk->n", views[at // up], filters[at % up])
+    for first in range(0, count, batch := max(1, _BATCH // taps)):
+        at = np.arange(first, min(first + batch, count), dtype=np.int64) * down
+        y[first : first + batch] = np.einsum("nk,nk->n", views[at // up], filters[at % up])
     return y
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 # Speech continues while its probability is at most this far below the threshold.
 _HYSTERESIS = 0.15
-_LEAST_THRESHOLD = 0.01
+_MIN_THRESHOLD = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,13 @@ class SpeechSpan:
 class SpanRules:
     """What counts as a part; times in seconds.
 
-    Speech starts when its probability reaches `threshold`. Pauses shorter than `least_pause` stay,
-    parts of at most `least_speech` are dropped, and each gets `pad` at both ends.
+    Speech starts when its probability reaches `threshold`. Pauses shorter than `min_pause` stay,
+    parts of at most `min_speech` are dropped, and each gets `pad` at both ends.
     """
 
     threshold: float = 0.5
-    least_speech: float = 0.25
-    least_pause: float = 0.1
+    min_speech: float = 0.25
+    min_pause: float = 0.1
     pad: float = 0.03
 
 
@@ -39,7 +39,7 @@ def speech_spans(
     spans = [
         (start * step, min(end * step, duration))
         for start, end in _windows(probabilities, rules, step)
-        if min(end * step, duration) - start * step > rules.least_speech
+        if min(end * step, duration) - start * step > rules.min_speech
     ]
     results: list[SpeechSpan] = []
     for at, (start, end) in enumerate(spans):
@@ -63,9 +63,9 @@ def _windows(
         if probability >= rules.threshold:
             start, quiet = at if start is None else start, None
         elif start is not None:
-            if probability < max(rules.threshold - _HYSTERESIS, _LEAST_THRESHOLD):
+            if probability < max(rules.threshold - _HYSTERESIS, _MIN_THRESHOLD):
                 quiet = at if quiet is None else quiet
-            if quiet is not None and (at - quiet) * step >= rules.least_pause:
+            if quiet is not None and (at - quiet) * step >= rules.min_pause:
                 results.append((start, quiet))
                 start = quiet = None
     if start is not None:

@@ -18,7 +18,7 @@ WANTED_LIMITS = (
     "minUniformBufferOffsetAlignment",
 )
 # The limits of a device for which none were requested (https://www.w3.org/TR/webgpu/#limits).
-LEAST_LIMITS: Mapping[str, int] = {
+DEFAULT_LIMITS: Mapping[str, int] = {
     "maxBufferSize": 256 << 20,
     "maxStorageBufferBindingSize": 128 << 20,
     "maxStorageBuffersPerShaderStage": 8,
@@ -42,8 +42,8 @@ class AdapterInfo:
     adapters that run on the CPU (SwiftShader, lavapipe, WARP). `subgroups_enable` says that the
     shader compiler wants `enable subgroups;` before the builtins (Tint) instead of rejecting it.
     `identity` is a text that changes whenever a pipeline might behave differently: all of the above
-    and the version of the browser or driver; it is only compared. `least` says that the device was
-    requested without features and with the default limits.
+    and the version of the browser or driver; it is only compared. `limited` means that the device
+    was requested without features and with the default limits.
     """
 
     vendor: str
@@ -56,7 +56,7 @@ class AdapterInfo:
     limits: Mapping[str, int]
     subgroups_enable: bool = False
     identity: str = ""
-    least: bool = False
+    limited: bool = False
 
     @property
     def name(self) -> str:

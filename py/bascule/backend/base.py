@@ -399,9 +399,9 @@ class Backend(Protocol):
         parameters: Sequence[Parameter],
         *,
         staging_nbytes: int,
-        most_blocks: int,
+        max_blocks: int,
     ) -> Quantizer:
-        """Allocate memory to quantize these parameters, at most `most_blocks` at once."""
+        """Allocate memory to quantize these parameters, at most `max_blocks` at once."""
         ...
 
     def states(

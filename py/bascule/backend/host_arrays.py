@@ -150,9 +150,9 @@ class InHostArrays(Deviceless):
         parameters: Sequence[Parameter],
         *,
         staging_nbytes: int,
-        most_blocks: int,
+        max_blocks: int,
     ) -> ReferenceQuantizer:
-        del most_blocks
+        del max_blocks
         if not isinstance(store, ReferenceStore):
             raise InputError("quantizer", "weights of this backend", type(store).__name__)
         results = {p.name: store.arrays[p.name] for p in parameters}

@@ -25,7 +25,7 @@ QUANTIZED: tuple[DType, ...] = ("q4_0", "q4_1", "q8_0")
 CONVERTED: tuple[DType, ...] = (*QUANTIZED, "f16")
 _RUN = 32
 # Some devices flush a scale below the smallest normal float32 to 0.
-_LEAST = 2.0**-126
+_MIN = 2.0**-126
 # Blocks are quantized in runs of this size, small beside any weight.
 _RUN_BLOCKS = 1 << 12
 
@@ -77,7 +77,7 @@ def _run_nbytes(type: BlockType) -> int:
 
 def _inverse(d: Floats) -> Floats:
     """Return 1 / d; 0 if d is 0 or subnormal."""
-    normal = np.abs(d) >= _LEAST
+    normal = np.abs(d) >= _MIN
     return np.where(normal, 1 / np.where(normal, d, np.float32(1)), np.float32(0))
 
 

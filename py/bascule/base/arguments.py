@@ -38,15 +38,15 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def whole_number(where: str, value: object, least: int, most: int | None = None) -> int:
+def whole_number(where: str, value: object, minimum: int, maximum: int | None = None) -> int:
     """Return an int from any integer type, including numpy's; InputError naming `where`.
 
     Floats and bools are rejected, whatever their value.
     """
     result = _index_of(value)
-    if result is not None and result >= least and (most is None or result <= most):
+    if result is not None and result >= minimum and (maximum is None or result <= maximum):
         return result
-    expected = f"a whole number from {least}" + ("" if most is None else f" to {most:,}")
+    expected = f"a whole number from {minimum}" + ("" if maximum is None else f" to {maximum:,}")
     raise InputError(where, expected, described(value))
 
 

@@ -37,8 +37,8 @@ MANIFEST = JsonLimits(16 << 20, 1 << 18)
 # Runs to the end if nothing closes it, and never backtracks: linear for any text.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 # float() of a longer integer is an OverflowError; tokenizer configs have integers of 31 digits.
-_MOST_DIGITS = 300
-_DIGITS = re.compile(rb"[0-9]{%d}" % (_MOST_DIGITS + 1))
+_MAX_DIGITS = 300
+_DIGITS = re.compile(rb"[0-9]{%d}" % (_MAX_DIGITS + 1))
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PAIR = rb"[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _NO_LONE_SURROGATE = re.compile(
@@ -116,7 +116,7 @@ def _check_size(data: bytes, limits: JsonLimits) -> None:
     if max(accumulate(memoryview(steps).cast("b")), default=0) > limits.depth:
         raise JsonFault(f"its containers are nested more than {limits.depth} deep")
     if _DIGITS.search(bare):
-        raise JsonFault(f"a number in it has more than {_MOST_DIGITS} digits")
+        raise JsonFault(f"a number in it has more than {_MAX_DIGITS} digits")
 
 
 def _n_items(bare: bytes) -> int:

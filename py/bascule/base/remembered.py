@@ -20,7 +20,7 @@ from bascule.base.entries import LIMITS, Entry, MemoryRemembered, Remembered, Re
 from bascule.base.folders import remembered_folder, write_whole
 from bascule.base.json_object import JsonFault, parse_json
 
-_MOST_ENTRIES = 100
+_MAX_ENTRIES = 100
 
 
 async def open_remembered() -> Remembered:
@@ -91,9 +91,9 @@ class FolderRemembered:
 
     def _prune(self) -> None:
         files = self._files()
-        if len(files) > _MOST_ENTRIES:
+        if len(files) > _MAX_ENTRIES:
             oldest = sorted(files, key=lambda p: p.stat().st_mtime)
-            for path in oldest[: len(files) - _MOST_ENTRIES]:
+            for path in oldest[: len(files) - _MAX_ENTRIES]:
                 path.unlink(missing_ok=True)
 
     def _drop(self, path: Path) -> None:

@@ -105,9 +105,11 @@ def software_warning(tiers: Sequence[TierFacts]) -> str:
 
 def memory_refusal(facts: TierFacts, largest_nbytes: int, total_nbytes: int) -> str:
     """Return why that much memory does not fit a tier; empty if it does."""
-    most = facts.largest_nbytes
-    if most is not None and largest_nbytes > most:
-        return f"one tensor has {_size(largest_nbytes)}, and a buffer here at most {_size(most)}"
+    max_nbytes = facts.largest_nbytes
+    if max_nbytes is not None and largest_nbytes > max_nbytes:
+        return (
+            f"one tensor has {_size(largest_nbytes)}, and a buffer here at most {_size(max_nbytes)}"
+        )
     room = facts.total_nbytes
     if room is not None and total_nbytes > room:
         return f"it takes {_size(total_nbytes)}, and there is room for {_size(room)}"

@@ -145,7 +145,7 @@ def _opening_s(alike: Sequence[_Trial], n: int) -> float:
 class _Spent:
     """The time spent in runs so far, and its limit."""
 
-    most_s: float
+    max_s: float
     seconds: float = 0.0
     cut_off: bool = False
 
@@ -160,7 +160,7 @@ class _Spent:
 
     def allows(self, seconds: float) -> bool:
         """Whether that much more time may be spent; if not, the measurement is cut short."""
-        self.cut_off |= self.seconds + seconds > self.most_s
+        self.cut_off |= self.seconds + seconds > self.max_s
         return not self.cut_off
 
 

@@ -18,7 +18,7 @@ from bascule.errors import DeviceLostError, TierUnavailableError
 # After a crash of its GPU process a browser needs a moment until it offers an adapter again.
 WAITS_S = (0.0, 0.25, 1.0, 4.0)
 # Windows stops a machine after five resets in a minute, browsers block a page after two or three.
-_MOST_REOPENINGS, _WITHIN_S = 2, 60.0
+_MAX_REOPENINGS, _WITHIN_S = 2, 60.0
 
 
 class Recovery:
@@ -26,15 +26,15 @@ class Recovery:
 
     def __init__(self, wanted: str | Sequence[str]) -> None:
         self._wanted = wanted
-        self._times: deque[float] = deque(maxlen=_MOST_REOPENINGS)
+        self._times: deque[float] = deque(maxlen=_MAX_REOPENINGS)
 
     async def reopen(self, lost: Backend) -> OpenedTier:
         """Open a device in place of that one. DeviceLostError if devices are lost too often,
         TierUnavailableError if none opens.
         """
         now = monotonic()
-        if len(self._times) == _MOST_REOPENINGS and now - self._times[0] < _WITHIN_S:
-            often = f"{lost.lost}; {_MOST_REOPENINGS + 1} losses within {_WITHIN_S:.0f} s"
+        if len(self._times) == _MAX_REOPENINGS and now - self._times[0] < _WITHIN_S:
+            often = f"{lost.lost}; {_MAX_REOPENINGS + 1} losses within {_WITHIN_S:.0f} s"
             hint = "Look for what ends the device, such as a loop without an end in a kernel; wait."
             raise DeviceLostError(often, hint=hint)
         self._times.append(now)

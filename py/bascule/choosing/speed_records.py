@@ -71,8 +71,8 @@ class SpeedRecord:
         if not self.checked:
             return replace(self, contradictions=(), again=True)
         typical = prod(row[2] for row in rows) ** (1 / len(rows))
-        least, most = _FACTORS
-        factor = min(max(self.speeds.factors.get(sizes, 1.0) * typical, least), most)
+        minimum, maximum = _FACTORS
+        factor = min(max(self.speeds.factors.get(sizes, 1.0) * typical, minimum), maximum)
         speeds = replace(self.speeds, factors={**self.speeds.factors, sizes: factor})
         return replace(self, speeds=speeds, contradictions=others)
 

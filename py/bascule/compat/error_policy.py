@@ -38,7 +38,7 @@ from bascule.machine.requirements import CapabilityRequirements, validate_capabi
 _RECENT_S = 60.0
 _KEPT = 1000
 # Chunks are halved at most this often: a sixteenth of the memory helps or nothing does.
-_MOST_HALVINGS = 4
+_MAX_HALVINGS = 4
 
 
 class ErrorKind(StrEnum):
@@ -304,12 +304,12 @@ class ErrorRecovery:
     ) -> RecoveryAction:
         if kind in _HOPELESS:
             return RecoveryAction.GIVE_UP
-        most = self.strategy.max_retry_attempts
-        if kind is ErrorKind.MEMORY and retries < min(most, _MOST_HALVINGS):
+        max_retries = self.strategy.max_retry_attempts
+        if kind is ErrorKind.MEMORY and retries < min(max_retries, _MAX_HALVINGS):
             return RecoveryAction.LESS_MEMORY
-        if kind is ErrorKind.THERMAL and retries < most:
+        if kind is ErrorKind.THERMAL and retries < max_retries:
             return RecoveryAction.COOL_DOWN
-        if kind in _AGAIN and retries < most:
+        if kind in _AGAIN and retries < max_retries:
             return RecoveryAction.RETRY
         if not movable:
             return RecoveryAction.GIVE_UP

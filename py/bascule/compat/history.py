@@ -17,7 +17,7 @@ ENOUGH_RUNS = 5
 # After this many failures in a row a tier comes last for that work, until it succeeds again.
 FAILURES_IN_A_ROW = 3
 _RECENT_RUNS = 32
-_MOST_KEYS = 256
+_MAX_KEYS = 256
 _RECENT_BACKENDS = 20
 
 Key = tuple[str, int]  # operation type, size bucket
@@ -89,7 +89,7 @@ class History:
 
         That is after every `ENOUGH_RUNS` runs, and when failures or a success change the order.
         """
-        if key not in self._evidence and len(self._evidence) >= _MOST_KEYS:
+        if key not in self._evidence and len(self._evidence) >= _MAX_KEYS:
             del self._evidence[next(iter(self._evidence))]
         result = self._evidence.setdefault(key, {}).setdefault(tier, Evidence())
         if failed:
@@ -111,7 +111,7 @@ class History:
     def take(self, entry: Entry | None) -> None:
         """Add valid stored times; what was learned since has precedence."""
         rows = (entry or {}).get("evidence")
-        for row in rows[:_MOST_KEYS] if isinstance(rows, list) else []:
+        for row in rows[:_MAX_KEYS] if isinstance(rows, list) else []:
             match row:
                 case [str(operation), int(bucket), dict(times)]:
                     self._take_row((operation, bucket), times)

@@ -173,8 +173,8 @@ class WebGPUMemoryOptimizer:
         return loaded
 
     def _refusal(self, model: str, every: Sequence[MemoryStrategy]) -> LimitError:
-        least = min(every, key=lambda strategy: strategy.needed_nbytes)
-        needs = f"{least.needed_nbytes:,} bytes in its smallest strategy ({least.name})"
+        smallest = min(every, key=lambda strategy: strategy.needed_nbytes)
+        needs = f"{smallest.needed_nbytes:,} bytes in its smallest strategy ({smallest.name})"
         allowed = f"{self.budget_nbytes:,} are allowed"
         if self.rejected:
             allowed += f"; {'; '.join(f'{name}: {why}' for name, why in self.rejected.items())}"

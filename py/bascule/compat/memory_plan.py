@@ -17,14 +17,14 @@ from bascule.program.stages import part_nbytes, slot_nbytes
 from bascule.recipes.language import LanguageRecipe
 from bascule.recipes.reading import Recipe
 from bascule.recipes.tables import EncoderFolderRecipe
-from bascule.tasks.batched import BatchSettings, PassLimits, most_rows
+from bascule.tasks.batched import BatchSettings, PassLimits, max_rows
 from bascule.tasks.buckets import Bucket, all_buckets
 from bascule.tasks.kv_cache import N_ANGLES, PAGE
 from bascule.tasks.language_programs import (
     PREFILL_LENGTHS,
     all_states,
     essential_programs,
-    most_slots,
+    max_slots,
 )
 from bascule.tasks.proof import FEWER_BITS
 from bascule.weights.quantized import format_of, quantizing_nbytes
@@ -36,7 +36,7 @@ _AS_STORED, STREAMED = "as stored", "streamed"
 # Reads that wait for a stage of streamed weights: a few of 4 bytes.
 _STAGES_NBYTES = 1024
 # A strategy that needs more than this share of a cheaper one is left out.
-_LEAST_GAIN = 0.98
+_MIN_GAIN = 0.98
 # Small reads of a language model: tokens.
 _TOKENS_NBYTES = 4096
 
@@ -106,12 +106,12 @@ def strategies_of(
         problem = "memory is planned for encoders, classifiers and language models alone"
         raise UnsupportedModelError(type(recipe).__name__, problem)
     stored = format_of(quantize)
-    least: int | None = None
+    smallest: int | None = None
     for way in ways:
         needed = weights + max(loading, way.nbytes)
-        if least is not None and needed > _LEAST_GAIN * least:
+        if smallest is not None and needed > _MIN_GAIN * smallest:
             continue  # it costs more, and saves next to nothing
-        least = needed
+        smallest = needed
         yield MemoryStrategy(
             STREAMED if streamed else quantize or _AS_STORED,
             way.passes,
@@ -131,27 +131,27 @@ class _Way:
 
 
 def _batched(settings: BatchSettings, backend: Backend, fitting: Fitting) -> Iterator[_Way]:
-    plain, rows = PassLimits(), most_rows(settings, fitting.limits)
+    plain, rows = PassLimits(), max_rows(settings, fitting.limits)
 
     @cache
     def of_bucket(bucket: Bucket) -> PassBytes:
         programs = fitting.able([settings.program(bucket)])  # none: the device cannot hold it
         return backend.pass_nbytes(programs[0]) if programs else PassBytes()
 
-    def most(limits: PassLimits) -> int:
+    def max_nbytes(limits: PassLimits) -> int:
         buckets = all_buckets(settings.max_tokens, min(rows, limits.rows))
-        return _most_nbytes([of_bucket(bucket) for bucket in buckets], limits)
+        return _max_nbytes([of_bucket(bucket) for bucket in buckets], limits)
 
-    yield _Way("resident", most(plain), limits=plain)
+    yield _Way("resident", max_nbytes(plain), limits=plain)
     one = PassLimits(in_flight=1, kept=1)
-    yield _Way("freed between passes", most(one), limits=one)
+    yield _Way("freed between passes", max_nbytes(one), limits=one)
     while rows > settings.max_tokens:
         rows = max(rows // 2, settings.max_tokens)
         fewer = replace(one, rows=rows)
-        yield _Way(f"freed between passes of {rows:,} rows", most(fewer), limits=fewer)
+        yield _Way(f"freed between passes of {rows:,} rows", max_nbytes(fewer), limits=fewer)
 
 
-def _most_nbytes(passes: Sequence[PassBytes], limits: PassLimits) -> int:
+def _max_nbytes(passes: Sequence[PassBytes], limits: PassLimits) -> int:
     """Return the most bytes that any run of these passes holds at a time."""
     held = sorted((each.held for each in passes), reverse=True)
     proving = sum(held[: limits.kept - 1]) + max(each.trials for each in passes)
@@ -165,7 +165,7 @@ def _language(
     decoder, cache = recipe.settings.decoder, recipe.options.cache
     length = recipe.options.max_length or decoder.config.context
     while True:
-        sizes = {"S": most_slots(length), "A": N_ANGLES}
+        sizes = {"S": max_slots(length), "A": N_ANGLES}
         values = all_states(decoder, length, cache, fitting)
         states = [nbytes_of(value.dtype, prod(value.sizes(sizes))) for value in values]
         # A cache grows state by state, the old one beside the new one.

@@ -183,8 +183,8 @@ def _count_in(name: str) -> int | None:
 def _size(count: int | None) -> Size | None:
     if count is None:
         return None
-    for most, size in _SIZES:
-        if count <= most:
+    for limit, size in _SIZES:
+        if count <= limit:
             return size
     return "very large"
 

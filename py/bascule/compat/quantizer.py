@@ -122,7 +122,7 @@ async def _quantized(
     try:
         staging = staging_nbytes([parameter], backend.limits.binding_nbytes)
         quantizer = await backend.quantizer(
-            store, [parameter], staging_nbytes=staging, most_blocks=SLAB_BLOCKS
+            store, [parameter], staging_nbytes=staging, max_blocks=SLAB_BLOCKS
         )
         try:
             slabs = quantize_slabs(quantizer, parameter, array, staging, backend.done)

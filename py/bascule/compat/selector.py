@@ -32,7 +32,7 @@ from bascule.errors import TierUnavailableError
 
 # Work whose arithmetic grows faster than its data; all else is a pass over the data.
 _PRODUCTS = frozenset({"matmul", "linear", "conv", "attention", "neural_network"})
-_MOST_CHOICES = 4096
+_MAX_CHOICES = 4096
 _DECISIONS_KEPT = 100
 _ARRAYS = 3  # two operands and a result
 
@@ -195,7 +195,7 @@ class IntelligentBackendSelector:
             raise TierUnavailableError("auto", "; ".join(map(str, decision.considered)))
         chosen = BackendType(decision.chosen)
         if wanted is None:
-            if len(self._chosen) >= _MOST_CHOICES:
+            if len(self._chosen) >= _MAX_CHOICES:
                 self._chosen.clear()
             self._chosen[workload] = chosen
         return chosen

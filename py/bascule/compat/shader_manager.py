@@ -207,8 +207,8 @@ def _program(shader: ManagedShader, shapes: Sequence[Shape]) -> Program:
     values = [graph.input(f"x{at}", shape) for at, shape in enumerate(shapes)]
     op = "linear" if shader.name == "linear_gelu" else shader.name
     row = OPS[op]
-    least = sum(not o.optional for o in row.operands)
-    if not least <= len(values) <= len(row.operands):
+    n_required = sum(not o.optional for o in row.operands)
+    if not n_required <= len(values) <= len(row.operands):
         names = ", ".join(o.name for o in row.operands)
         raise InputError(f"shader {shader.name}", f"inputs {names}", f"{len(values)} inputs")
     result = graph.call(op, *values, **_SETTINGS.get(op, {}))

@@ -28,7 +28,7 @@ from bascule.program.ops.table import Op, Operand
 from bascule.program.program import Attribute, Dim, Program, Shape
 
 # Programs that stay compiled: each holds a uniform buffer, and no operand.
-_MOST_KEPT = 256
+_MAX_KEPT = 256
 _WHOLE_NUMBERS = ("ids", "lengths")
 _NUMPY_HINT = "Load numpy into this Pyodide first."
 # The kinds of settings, in words.
@@ -190,7 +190,7 @@ class Operations:
             if result is None:
                 result = self._computations[key] = await backend.computation(program)
                 self.n_compiled += 1
-                if len(self._computations) > _MOST_KEPT:
+                if len(self._computations) > _MAX_KEPT:
                     self._computations.popitem(last=False)[1].close()
             self._computations.move_to_end(key)
             return result
@@ -287,13 +287,13 @@ def _check_indices(named: _Named, operands: Mapping[str, DeviceBuffer]) -> None:
             continue
         if operand.role == "ids":
             rows = [operands[o.name].shape[0] for o in named.operands if o.role == "table"]
-            most, what = min(rows) - 1, "ids of the table's rows, up to"
+            maximum, what = min(rows) - 1, "ids of the table's rows, up to"
         else:
             tokens = (each.shape[1] for each in operands.values() if len(each.shape) == 3)
-            most, what = max(tokens, default=result._largest), "lengths up to the tokens,"
-        if result._largest > most:
+            maximum, what = max(tokens, default=result._largest), "lengths up to the tokens,"
+        if result._largest > maximum:
             where = f"op {named.name}, {operand.name}"
-            raise InputError(where, f"{what} {most:,}", f"{result._largest:,}")
+            raise InputError(where, f"{what} {maximum:,}", f"{result._largest:,}")
 
 
 def _program(

@@ -44,7 +44,7 @@ from bascule.tasks.registry import known_hashes
 SWITCH = "BASCULE_PROVE"
 _OFF = ("0", "false", "no", "off")
 # Models that are remembered for one device.
-_MOST_KEPT = 32
+_MAX_KEPT = 32
 
 
 def is_wanted(asked: bool | None) -> bool:
@@ -89,7 +89,7 @@ class ModelProver:
         model.proof = replace(model.proof, deviation=deviation)
         content = self._content(model, sample)  # what serves may be something else by now
         others = {name: n for name, n in stored.items() if name != content}
-        last = dict(list(others.items())[-_MOST_KEPT:])
+        last = dict(list(others.items())[-_MAX_KEPT:])
         await memory.put(key, {"proven": {**last, content: deviation}})
 
     async def _right(self, model: LoadedModel, sample: Sample, allowed: float) -> float:

@@ -11,8 +11,8 @@ from bascule.errors import InputError
 
 Shape = tuple[int, ...]
 
-MOST_AXES = 8
-MOST_OPERANDS = 8
+MAX_AXES = 8
+MAX_OPERANDS = 8
 
 
 def broadcast_shape(shapes: Sequence[Shape], where: str) -> Shape:
@@ -36,14 +36,14 @@ def strides_of(shape: Shape, target: Shape) -> list[int]:
 def index_of(shape: Shape, strides: Sequence[Sequence[int]], where: str) -> dict[str, Any]:
     """Return the value of a BasculeIndex; InputError if it has too many axes after merging."""
     sizes, merged = _merged(shape, strides)
-    if len(sizes) > MOST_AXES:
-        expected = f"shapes of at most {MOST_AXES} axes that cannot be merged"
+    if len(sizes) > MAX_AXES:
+        expected = f"shapes of at most {MAX_AXES} axes that cannot be merged"
         raise InputError(where, expected, f"{len(sizes)}")
     flat: list[int] = []
     for each in merged:
-        flat += [*each, *[0] * (MOST_AXES - len(each))]
-    flat += [0] * (MOST_AXES * MOST_OPERANDS - len(flat))
-    padded = [*sizes, *[1] * (MOST_AXES - len(sizes))]
+        flat += [*each, *[0] * (MAX_AXES - len(each))]
+    flat += [0] * (MAX_AXES * MAX_OPERANDS - len(flat))
+    padded = [*sizes, *[1] * (MAX_AXES - len(sizes))]
     return {
         "n": prod(shape),
         "rank": len(sizes),

@@ -53,9 +53,9 @@ class BufferPool:
     def empty(self, shape: tuple[int, ...], dtype: BufferDType, what: str) -> DeviceBuffer:
         """Allocate a buffer of zeros; LimitError, naming `what`, if it is too large."""
         self.sweep()
-        nbytes, most = nbytes_of(dtype, prod(shape)), self.backend.limits.binding_nbytes
-        if nbytes > most:
-            limit = f"one tensor may have {most:,.0f} here"
+        nbytes, max_nbytes = nbytes_of(dtype, prod(shape)), self.backend.limits.binding_nbytes
+        if nbytes > max_nbytes:
+            limit = f"one tensor may have {max_nbytes:,.0f} here"
             raise LimitError(what, f"{nbytes:,} bytes", limit)
         store = self.backend.states([Value(_DATA, shape, dtype)], {}, kind="buffers")
         return DeviceBuffer(self, _Memory(store, self._dropped), shape, dtype)
@@ -224,9 +224,11 @@ def _checked(array: Any, what: str, wanted: BufferDType | None) -> tuple[Array, 
         raise InputError(what, "a non-empty array", f"shape {result.shape}", hint=hint)
     if result.dtype.kind in "iu" and wanted in (None, "u32", "i32"):
         low, high = int(result.min()), int(result.max())
-        least, most = (-(1 << 31), (1 << 31) - 1) if wanted == "i32" else (0, (1 << 32) - 1)
-        if low < least or high > most:
-            raise InputError(what, f"whole numbers from {least:,} to {most:,}", f"{low} to {high}")
+        minimum, maximum = (-(1 << 31), (1 << 31) - 1) if wanted == "i32" else (0, (1 << 32) - 1)
+        if low < minimum or high > maximum:
+            raise InputError(
+                what, f"whole numbers from {minimum:,} to {maximum:,}", f"{low} to {high}"
+            )
         return np.ascontiguousarray(result, NUMPY[wanted or "u32"]), wanted or "u32"
     if wanted in ("u32", "i32"):
         raise InputError(what, "whole numbers", f"dtype {result.dtype}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bascule.kernels.screen_browser import Screen
 
 _FILE = "shaders/user/pixels.wgsl"
-_MOST = 8192  # texels of a side that every WebGPU device grants
+_MAX = 8192  # texels of a side that every WebGPU device grants
 _ROW_WORDS = 64  # a row of a texture in a buffer has a multiple of 256 bytes
 _OPAQUE = 0xFF000000
 _EXPECTED = (
@@ -41,8 +41,8 @@ class Canvas:
     """
 
     def __init__(self, device: KernelDevice, width: int, height: int, target: Any = None) -> None:
-        self.width = whole_number("canvas, width", width, 1, _MOST)
-        self.height = whole_number("canvas, height", height, 1, _MOST)
+        self.width = whole_number("canvas, width", width, 1, _MAX)
+        self.height = whole_number("canvas, height", height, 1, _MAX)
         self._pitch = -(-self.width // _ROW_WORDS) * _ROW_WORDS
         self._device = device
         text = assets.text(_FILE)

@@ -17,7 +17,7 @@ from bascule.errors import LimitError, ShaderError
 from bascule.kernels.shader import Groups, Shader
 from bascule.kernels.wgsl_types import rounded
 
-_MOST_TAPES = 8  # launches of a shader that stay recorded
+_MAX_TAPES = 8  # launches of a shader that stay recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,12 @@ class CompiledShader:
         """Compile; ShaderError with the source's own line and column, LimitError for more storage
         buffers than the device can bind.
         """
-        most = gpu.adapter.limits["maxStorageBuffersPerShaderStage"]
+        max_storage = gpu.adapter.limits["maxStorageBuffersPerShaderStage"]
         n_storage = sum(b.access != "uniform" for b in shader.bindings)
-        if n_storage > most:
-            raise LimitError(shader.label, f"{n_storage} storage buffers", f"{most} may be bound")
+        if n_storage > max_storage:
+            raise LimitError(
+                shader.label, f"{n_storage} storage buffers", f"{max_storage} may be bound"
+            )
         overrides = shader.pipeline_constants(constants)
         _check_workgroup(shader, constants, gpu.adapter.limits)
         try:
@@ -118,7 +120,7 @@ class CompiledShader:
             bindings = [*self.uniform_bindings(self._buffer, 0), *launch.storage]
             tape.dispatch(self.pipeline, bindings, launch.groups)
             known = self._tapes[key] = self.gpu.record(tape.words())
-            if len(self._tapes) > _MOST_TAPES:
+            if len(self._tapes) > _MAX_TAPES:
                 self.gpu.forget(self._tapes.popitem(last=False)[1])
         self._tapes.move_to_end(key)
         return known
@@ -173,9 +175,9 @@ def _check_workgroup(
     size = shader.workgroup_size(constants)
     if size is None:
         return
-    most = limits["maxComputeInvocationsPerWorkgroup"]
-    if prod(size) > most:
-        allowed = f"a device runs {most:,} at once"
+    max_invocations = limits["maxComputeInvocationsPerWorkgroup"]
+    if prod(size) > max_invocations:
+        allowed = f"a device runs {max_invocations:,} at once"
         raise LimitError(
             f"A workgroup of {shader.label}",
             f"{prod(size):,} invocations",

@@ -11,7 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from bascule.backend.adapter import LEAST_LIMITS
+from bascule.backend.adapter import DEFAULT_LIMITS
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.computation import buffer_of, grant_large
 from bascule.backend.webgpu.gpu import Gpu
@@ -263,8 +263,8 @@ class Kernel:
     async def _launch_of(
         self, gpu: Gpu, compiled: CompiledShader, call: Call, operands: Operands
     ) -> Launch:
-        most = gpu.adapter.limits["maxComputeWorkgroupsPerDimension"]
-        groups = groups_for(self._shader, compiled.constants, call.count, call.groups, most)
+        max_groups = gpu.adapter.limits["maxComputeWorkgroupsPerDimension"]
+        groups = groups_for(self._shader, compiled.constants, call.count, call.groups, max_groups)
         storage: list[tuple[int, int, int, int]] = []
         for name, operand in operands.found.items():
             buffer, _ = buffer_of(operand.buffer._store)
@@ -304,8 +304,8 @@ class Kernel:
         tier = self._device.pool.backend.tier
         if self._reference is None:
             raise no_shaders(tier, self._shader.label)
-        most = LEAST_LIMITS["maxComputeWorkgroupsPerDimension"]
-        if all(groups_for(self._shader, self._constants, call.count, call.groups, most)):
+        max_groups = DEFAULT_LIMITS["maxComputeWorkgroupsPerDimension"]
+        if all(groups_for(self._shader, self._constants, call.count, call.groups, max_groups)):
             await self._reference.serve(call, operands.found)
 
 

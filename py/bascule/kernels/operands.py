@@ -210,10 +210,10 @@ def _check_fields(binding: Binding, array: Array, where: str) -> None:
 
 
 def _check_nbytes(binding: Binding, nbytes: int, where: str) -> None:
-    least = binding.type.nbytes
+    min_nbytes = binding.type.nbytes
     stride = binding.type.stride if isinstance(binding.type, ArrayOf) else 1
-    if nbytes < least:
-        raise InputError(where, f"at least {least:,} bytes for {binding.type}", f"{nbytes:,}")
+    if nbytes < min_nbytes:
+        raise InputError(where, f"at least {min_nbytes:,} bytes for {binding.type}", f"{nbytes:,}")
     if nbytes % stride:
         expected = f"elements of {stride} bytes for {binding.type}"
         hint = "A vec3 takes the place of four numbers." if stride % 16 == 0 else ""

@@ -12,7 +12,7 @@ from bascule.kernels.buffer import BufferPool, Closable
 from bascule.kernels.compiled import Launch, RecordedLaunches
 from bascule.kernels.kernel_device import KernelDevice
 
-_MOST_TIMES = 10_000
+_MAX_TIMES = 10_000
 
 Step = Callable[[], Awaitable[None]]
 
@@ -72,7 +72,7 @@ class Recording:
         InputError in the block that records, after `close`, and if the device was closed;
         DeviceLostError if it was lost: record again.
         """
-        times = whole_number("tape.run, times", times, 1, _MOST_TIMES)
+        times = whole_number("tape.run, times", times, 1, _MAX_TIMES)
         if self._closed or self._token is not None:
             result = "one that was closed" if self._closed else "one that still records"
             raise InputError("tape.run", "a recording that is complete", result, hint=_AGAIN)

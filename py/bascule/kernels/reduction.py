@@ -34,8 +34,8 @@ from bascule.kernels.sources import label_of
 from bascule.kernels.typed_names import TypedNames, checked_statements, typed_names
 
 PARTS = ("map", "combine", "identity", "finish")
-_MOST_CHUNKS = 256
-_LEAST_CHUNK = 4096  # elements that a workgroup combines at least
+_MAX_CHUNKS = 256
+_MIN_CHUNK = 4096  # elements that a workgroup combines at least
 
 
 def reduce(
@@ -110,19 +110,19 @@ class ReductionKernel:
             return await self._serve(device, plan)
         kernels = self._kernels_on(device, plan)
         n_partial = plan.chunks["outputs"] * plan.chunks["chunks"]
-        most = adapter.limits["maxComputeWorkgroupsPerDimension"]
+        maximum = adapter.limits["maxComputeWorkgroupsPerDimension"]
         partial = await kernels[0](
             **plan.operands,
             bascule_partial=(n_partial,),
             bascule_index=plan.index,
             bascule_chunks=plan.chunks,
-            groups=folded(n_partial, most),
+            groups=folded(n_partial, maximum),
         )
         _, result = await kernels[1](  # it may write both
             bascule_partial=partial,
             **plan.outputs,
             bascule_chunks=plan.chunks,
-            groups=folded(plan.chunks["outputs"], most),
+            groups=folded(plan.chunks["outputs"], maximum),
         )
         if has_reference and kernels not in self._proven and RECORDING.get() is None:
             await self._prove(plan, result)
@@ -147,7 +147,7 @@ class ReductionKernel:
             for axes in (remaining, sorted(gone))
         ]  # fmt: skip
         n_reduced = index[1]["n"]
-        chunks = min(_MOST_CHUNKS, -(-n_reduced // _LEAST_CHUNK))
+        chunks = min(_MAX_CHUNKS, -(-n_reduced // _MIN_CHUNK))
         sizes = {"outputs": index[0]["n"], "chunks": chunks, "n": n_reduced}
         sizes["chunk"] = -(-n_reduced // chunks)
         return _Plan(

@@ -33,7 +33,7 @@ _ACCESS: Mapping[tuple[str, str], Access] = MappingProxyType(
     }
 )
 _RANGES = {"u32": (0, 2**32 - 1), "i32": (-(2**31), 2**31 - 1)}
-_MOST_BINDINGS = 1000  # of a bind group, in WebGPU
+_MAX_BINDINGS = 1000  # of a bind group, in WebGPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +171,8 @@ class Shader:
         if (variable.space, variable.access) not in _ACCESS:
             kind = f"var<{variable.space}>" if variable.space else "a texture or a sampler"
             problem = f"{variable.name} is {kind}; kernels bind uniform and storage buffers"
-        elif group is None or index is None or not 0 <= index < _MOST_BINDINGS:
-            problem = f"{variable.name} needs @group(0) and a @binding below {_MOST_BINDINGS:,}"
+        elif group is None or index is None or not 0 <= index < _MAX_BINDINGS:
+            problem = f"{variable.name} needs @group(0) and a @binding below {_MAX_BINDINGS:,}"
         elif group != 0:
             problem = f"{variable.name} is in group {group}; kernels bind group 0 only"
         if problem:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bascule.base.arguments import described
 from bascule.errors import InputError, SourceError
-from bascule.kernels.wgsl_tokens import MOST_CHARACTERS
+from bascule.kernels.wgsl_tokens import MAX_CHARACTERS
 
 
 def source_of(wgsl: str | PathLike[str], name: str) -> tuple[str, str]:
@@ -24,7 +24,7 @@ def source_of(wgsl: str | PathLike[str], name: str) -> tuple[str, str]:
     path = Path(fspath(wgsl))
     try:
         with path.open("rb") as file:
-            data = file.read(4 * MOST_CHARACTERS + 1)
+            data = file.read(4 * MAX_CHARACTERS + 1)
         return data.decode(), label_of(path.stem)
     except (OSError, UnicodeDecodeError) as error:
         hint = "Give the path of a WGSL file, or its text."

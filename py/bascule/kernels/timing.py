@@ -8,8 +8,8 @@ from bascule.backend.webgpu.gpu import Gpu
 from bascule.kernels.compiled import Launch, RecordedLaunches
 
 _TRIES = 3
-_LEAST_S = 0.005
-_MOST_RUNS = 1024
+_MIN_S = 0.005
+_MAX_RUNS = 1024
 
 
 async def timed(launch: Launch) -> float:
@@ -20,7 +20,7 @@ async def timed(launch: Launch) -> float:
         runs = 1
         while True:
             best_s = min([await _run_s(gpu, recorded, runs) for _ in range(_TRIES)])
-            if best_s >= _LEAST_S or runs >= _MOST_RUNS:
+            if best_s >= _MIN_S or runs >= _MAX_RUNS:
                 return 1e3 * best_s / runs
             runs *= 4
     finally:

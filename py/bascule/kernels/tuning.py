@@ -15,7 +15,7 @@ from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.base.arguments import described
 from bascule.errors import InputError
 
-MOST_CANDIDATES = 64
+MAX_CANDIDATES = 64
 
 Constants = dict[str, float]
 
@@ -43,8 +43,8 @@ def candidates(over: Mapping[str, Sequence[float]], label: str) -> list[Constant
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise InputError(f"{where}, {name}", "a list of values", described(values))
     n = prod(len(values) for values in over.values())
-    if n > MOST_CANDIDATES:
-        raise InputError(where, f"at most {MOST_CANDIDATES} combinations", f"{n:,}")
+    if n > MAX_CANDIDATES:
+        raise InputError(where, f"at most {MAX_CANDIDATES} combinations", f"{n:,}")
     return [dict(zip(over, values, strict=True)) for values in product(*over.values())]
 
 
@@ -69,13 +69,13 @@ async def remember(choices: Choices, adapter: AdapterInfo, key: str, chosen: Con
     """Store a choice for the next run; old ones are dropped if there are very many."""
     entry = await choices.remembered.get(_place(adapter)) or {}
     known = {name: value for name, value in entry.items() if name != key}
-    while len(known) >= _MOST_KEPT:
+    while len(known) >= _MAX_KEPT:
         known.pop(next(iter(known)))
     sound = {name: value for name, value in chosen.items() if isfinite(value)}
     await choices.remembered.put(_place(adapter), {**known, key: sound})
 
 
-_MOST_KEPT = 500
+_MAX_KEPT = 500
 
 
 def _place(adapter: AdapterInfo) -> str:

@@ -28,7 +28,7 @@ _SUFFIXES: dict[str, ScalarName] = {"f": "f32", "h": "f16", "i": "i32", "u": "u3
 _SHORT = re.compile(r"(?:vec([234])([fhiu])|mat([234])x([234])([fh]))")
 _LONG = re.compile(r"(?:vec([234])|mat([234])x([234]))")
 _DEEPEST = 16
-_MOST_NBYTES = 1 << 40
+_MAX_NBYTES = 1 << 40
 
 
 class Layout:
@@ -78,7 +78,7 @@ class Layout:
         if len(arguments) == 1:
             return ArrayOf(element, None)
         count = whole_number(arguments[1], self._module.constant)
-        if count is None or not 0 < count * element.nbytes < _MOST_NBYTES:
+        if count is None or not 0 < count * element.nbytes < _MAX_NBYTES:
             raise self._fault(at, "its number of elements is no positive constant that is known")
         return ArrayOf(element, count)
 
@@ -104,7 +104,7 @@ class Layout:
             if attribute.name != name:
                 continue
             value = whole_number(attribute.arguments, self._module.constant)
-            if value is not None and 0 < value < _MOST_NBYTES:
+            if value is not None and 0 < value < _MAX_NBYTES:
                 return value
         return None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bascule.errors import ShaderError
 
 # Far more than any shader; compilers take far longer over it than this reader.
-MOST_CHARACTERS = 1 << 20
+MAX_CHARACTERS = 1 << 20
 
 _TOKEN = re.compile(
     r"(?P<break>\r\n|[\n\v\f\r\x85\u2028\u2029])"
@@ -39,8 +39,8 @@ def tokens_of(wgsl: str, label: str) -> list[Token]:
 
     ShaderError for an unterminated comment and for a source of more than 1 MiB.
     """
-    if len(wgsl) > MOST_CHARACTERS:
-        problem = f"the source has {len(wgsl):,} characters, and {MOST_CHARACTERS:,} are the most"
+    if len(wgsl) > MAX_CHARACTERS:
+        problem = f"the source has {len(wgsl):,} characters, and {MAX_CHARACTERS:,} are the most"
         raise ShaderError(label, [(1, problem)])
     results: list[Token] = []
     at, line, start = 0, 1, 0

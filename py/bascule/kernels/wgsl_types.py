@@ -140,15 +140,15 @@ def rounded(nbytes: int, align: int) -> int:
 
 def struct_of(name: str, fields: list[tuple[str, StoredType, int | None, int | None]]) -> Struct:
     """Return a struct of (name, type, @align or None, @size or None) fields."""
-    offset, most = 0, 1
+    offset, maximum = 0, 1
     members: list[Member] = []
     for field, type, align_set, size_set in fields:
         align = max(type.align, align_set or 1)
         offset = rounded(offset, align)
         members.append(Member(field, type, offset))
         offset += max(type.nbytes, size_set or 0)
-        most = max(most, align)
-    return Struct(name, tuple(members), rounded(offset, most), most)
+        maximum = max(maximum, align)
+    return Struct(name, tuple(members), rounded(offset, maximum), maximum)
 
 
 def scalar_of(type: StoredType) -> Scalar | None:

@@ -64,7 +64,7 @@ class LinuxPressure:
         if monotonic() - self._read_at >= _INTERVAL_S:
             self._read_at = monotonic()
             percent = _waiting_percent(self._path) or 0.0
-            self._state = next(state for least, state in _LEVELS if percent >= least)
+            self._state = next(state for minimum, state in _LEVELS if percent >= minimum)
         return self._state
 
     def close(self) -> None:

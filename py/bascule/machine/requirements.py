@@ -15,7 +15,7 @@ from bascule.machine.hints import hint_for
 
 _MIB = 1 << 20
 # A partial match scores less than 1: a score of 1 means that nothing is missing.
-_MOST_OF_A_LACK = 0.99
+_MAX_OF_A_LACK = 0.99
 _FLAGS = frozenset(f.name for f in fields(Capabilities) if f.type == "bool | None") - {
     "software",
     "is_fallback_adapter",
@@ -186,7 +186,7 @@ def share_of(available: float | None, required: float) -> float:
         return 1.0
     if available is None:
         return 0.0
-    return 1.0 if available >= required else min(available / required, _MOST_OF_A_LACK)
+    return 1.0 if available >= required else min(available / required, _MAX_OF_A_LACK)
 
 
 def _subgroup(has: Capabilities, size: int) -> _Check:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from bascule.backend.adapter import LEAST_LIMITS, WANTED_LIMITS
+from bascule.backend.adapter import DEFAULT_LIMITS, WANTED_LIMITS
 from bascule.machine.capabilities import Capabilities, from_facts
 from bascule.machine.safari_facts import SAFARI_FACTS, Version
 
@@ -115,7 +115,7 @@ def safari_capabilities(browser_info: Mapping[str, Any] | None) -> Capabilities 
         "features": [name for name in _ADAPTER_FEATURES if ships[name]],
         # Chips from the A13 on have more: 32 KiB of workgroup memory, 1,024 invocations (WebKit's
         # HardwareCapabilities.mm).
-        "limits": {name: LEAST_LIMITS[name] for name in WANTED_LIMITS},
+        "limits": {name: DEFAULT_LIMITS[name] for name in WANTED_LIMITS},
         "wgsl_features": [],
     }
     version = ".".join(map(str, safari_version(browser_info)))

@@ -10,7 +10,7 @@ from bascule.base.arguments import is_number
 from bascule.errors import ModelFileError, UnsupportedModelError
 
 _LARGEST = 1 << 24
-MOST_LAYERS = 1000
+MAX_LAYERS = 1000
 
 
 class Settings:
@@ -30,22 +30,22 @@ class Settings:
         """Return an integer from 1 to `largest`."""
         return self.whole(key, default, 1, largest)
 
-    def whole(self, key: str, default: int | None, least: int, most: int = _LARGEST) -> int:
-        """Return an integer from `least` to `most`."""
+    def whole(self, key: str, default: int | None, minimum: int, maximum: int = _LARGEST) -> int:
+        """Return an integer from `minimum` to `maximum`."""
         value = self._settings.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            expected = f"expected a whole number {least} to {most:,}"
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+            expected = f"expected a whole number {minimum} to {maximum:,}"
             raise ModelFileError(self.file, f"{key} is {str(value)[:40]}, {expected}")
         return value
 
-    def number(self, key: str, default: float, least: float, most: float) -> float:
-        """Return a finite number from `least` to `most`."""
+    def number(self, key: str, default: float, minimum: float, maximum: float) -> float:
+        """Return a finite number from `minimum` to `maximum`."""
         value = self._settings.get(key, default)
         if not is_number(value):
             problem = f"{key} is {str(value)[:40]}, expected a number"
             raise ModelFileError(self.file, problem)
-        if not (isfinite(value) and least <= value <= most):
-            raise ModelFileError(self.file, f"{key} is {value}, expected {least} to {most}")
+        if not (isfinite(value) and minimum <= value <= maximum):
+            raise ModelFileError(self.file, f"{key} is {value}, expected {minimum} to {maximum}")
         return float(value)
 
     def expect(self, plain: Mapping[str, Any]) -> None:

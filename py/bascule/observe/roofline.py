@@ -112,7 +112,7 @@ def held_against(roofline: Roofline, calls: Sequence[TracedCall]) -> ShaderPerfo
             continue
         cost = cost_of(each.call)
         flops = 2 * cost.multiply_adds
-        least_s = roofline.attainable_s(flops, cost.nbytes)
+        min_s = roofline.attainable_s(flops, cost.nbytes)
         in_memory = cost.nbytes / roofline.bytes_per_s >= flops / roofline.flops_per_s
         results.append(
             DispatchPerformance(
@@ -122,8 +122,8 @@ def held_against(roofline: Roofline, calls: Sequence[TracedCall]) -> ShaderPerfo
                 1e3 * each.seconds,
                 cost.nbytes,
                 flops,
-                1e3 * least_s,
-                least_s / each.seconds if each.seconds else None,
+                1e3 * min_s,
+                min_s / each.seconds if each.seconds else None,
                 "memory" if in_memory else "compute",
             )
         )

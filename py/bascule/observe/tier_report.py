@@ -131,10 +131,10 @@ def _slowdowns(name: str, tiers: tuple[TierFigures, ...]) -> dict[str, float]:
     if not numbers:
         return {}
     if UNITS[name] == "ms":
-        least = min(numbers.values())
-        return {tier: number / least for tier, number in numbers.items()}
-    most = max(numbers.values())
-    return {tier: most / number for tier, number in numbers.items()}
+        fastest = min(numbers.values())
+        return {tier: number / fastest for tier, number in numbers.items()}
+    highest = max(numbers.values())
+    return {tier: highest / number for tier, number in numbers.items()}
 
 
 def _tier(record: Mapping[str, Any]) -> TierFigures:

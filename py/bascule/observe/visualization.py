@@ -11,8 +11,8 @@ from bascule.base import assets
 from bascule.observe.performance import PerformanceReport
 
 # For longer profiles the page shows the longest spans; the numbers by kernel include all.
-_MOST_SPANS = 20_000
-_MOST_SAMPLES = 4_000
+_MAX_SPANS = 20_000
+_MAX_SAMPLES = 4_000
 _MARKS = re.compile(r"<!--title-->|<!--body-->|/\*style\*/|/\*data\*/")
 
 
@@ -20,11 +20,11 @@ def performance_page(report: PerformanceReport) -> str:
     """Return the page's HTML."""
     numbers = report.as_json()
     work, memory = numbers["work"], numbers["memory"]
-    if len(work) > _MOST_SPANS:
-        longest = sorted(work, key=lambda span: span["seconds"], reverse=True)[:_MOST_SPANS]
+    if len(work) > _MAX_SPANS:
+        longest = sorted(work, key=lambda span: span["seconds"], reverse=True)[:_MAX_SPANS]
         numbers["work"] = sorted(longest, key=lambda span: span["start_s"])
     numbers["n_work"] = len(work)
-    numbers["memory"] = memory[:: -(-len(memory) // _MOST_SAMPLES) or 1]
+    numbers["memory"] = memory[:: -(-len(memory) // _MAX_SAMPLES) or 1]
     title = f"Performance on {report.tier} ({report.device})"
     return filled("performance.html", title, numbers)
 

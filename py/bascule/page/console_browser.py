@@ -24,7 +24,7 @@ from bascule.page.pictures import figures, picture_of
 
 # matplotlib's own backend for pages draws into the document, which a worker does not have.
 _PLOTS = "agg"
-_MOST_REPR = 100_000
+_MAX_REPR = 100_000
 
 
 def _start(main: Coroutine[Any, Any, Any], **_: object) -> asyncio.Task[Any]:
@@ -157,7 +157,7 @@ class ConsoleSession:
                 id_ = self._id_of(value) if is_clickable else 0
                 self._picture(result[0], to_js(result[1]), id_)
             else:
-                self._text("value", f"{repr(value)[:_MOST_REPR]}\n")
+                self._text("value", f"{repr(value)[:_MAX_REPR]}\n")
 
     async def attach(self, id_: int, target: Any) -> None:
         """Pass the requested canvas to a displayed value."""

@@ -88,12 +88,12 @@ async def text_classification(model: ClassifierModel, inputs: Any, options: Opti
     """Return {"label", "score"} of each text or pair; with `top_k` a list of them for each."""
     listed = "top_k" in options
     top_k = options.pop("top_k", 1)
-    most = len(model.labels) if top_k is None else whole_number("top_k", top_k, 1)
+    count = len(model.labels) if top_k is None else whole_number("top_k", top_k, 1)
     single = isinstance(inputs, str | Mapping)
     texts: Any = [inputs] if single else inputs
     if not isinstance(texts, str | Mapping) and hasattr(texts, "__iter__"):
         texts = [_pair(each) for each in texts]
-    results = [_labels(each, most) for each in await model.classify(texts, **options)]
+    results = [_labels(each, count) for each in await model.classify(texts, **options)]
     if listed:
         return results[0] if single else results
     best = [labels[0] for labels in results]
@@ -106,8 +106,8 @@ def _pair(value: Any) -> Any:
     return value
 
 
-def _labels(classification: Classification, most: int) -> list[Options]:
-    best = sorted(classification.probabilities.items(), key=lambda pair: -pair[1])[:most]
+def _labels(classification: Classification, count: int) -> list[Options]:
+    best = sorted(classification.probabilities.items(), key=lambda pair: -pair[1])[:count]
     return [{"label": label, "score": score} for label, score in best]
 
 
@@ -116,8 +116,8 @@ async def reranking(model: ClassifierModel, inputs: Any, options: Options) -> li
     query, value = fields_of("reranking", inputs, ("query", "texts"))
     texts = strings("texts", value)
     top_k, with_text = options.pop("top_k", None), flag("return_text", options)
-    most = len(texts) if top_k is None else whole_number("top_k", top_k, 1)
-    best = (await model.rank(query, texts, **options)).best(most)
+    count = len(texts) if top_k is None else whole_number("top_k", top_k, 1)
+    best = (await model.rank(query, texts, **options)).best(count)
     rows: list[Options] = [{"index": each.index, "score": each.score} for each in best]
     if with_text:
         rows = [{**row, "text": texts[row["index"]]} for row in rows]

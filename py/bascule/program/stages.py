@@ -50,16 +50,16 @@ def streamed_nbytes(parameters: Iterable[Parameter]) -> dict[str, int]:
 
 def slot_nbytes(programs: Iterable[Program]) -> int:
     """Return the bytes of a slot: the parameters of the call that reads the most."""
-    most = 1
+    largest = 1
     for program in programs:
         nbytes = streamed_nbytes(program.parameters)
         for call in program.calls:
-            most = max(most, sum(_aligned(nbytes[name]) for name in _read_by(call, nbytes)))
-    return most
+            largest = max(largest, sum(_aligned(nbytes[name]) for name in _read_by(call, nbytes)))
+    return largest
 
 
-def stages_of(program: Program, most_nbytes: int) -> tuple[Stage, ...]:
-    """Return the stages of a program, each as long as a slot of `most_nbytes` allows.
+def stages_of(program: Program, max_nbytes: int) -> tuple[Stage, ...]:
+    """Return the stages of a program, each as long as a slot of `max_nbytes` allows.
 
     LimitError if the parameters of one call need more.
     """
@@ -68,15 +68,15 @@ def stages_of(program: Program, most_nbytes: int) -> tuple[Stage, ...]:
     first, offsets, used = 0, dict[str, int](), 0
     for index, call in enumerate(program.calls):
         fresh = [name for name in _read_by(call, nbytes) if name not in offsets]
-        if offsets and used + sum(_aligned(nbytes[name]) for name in fresh) > most_nbytes:
+        if offsets and used + sum(_aligned(nbytes[name]) for name in fresh) > max_nbytes:
             stages.append(Stage(first, index, offsets))
             first, offsets, used = index, {}, 0
             fresh = _read_by(call, nbytes)
         for name in fresh:
             offsets[name] = used
             used += _aligned(nbytes[name])
-        if used > most_nbytes:
-            needs, allowed = f"{used:,} bytes", f"a slot of streamed weights has {most_nbytes:,}"
+        if used > max_nbytes:
+            needs, allowed = f"{used:,} bytes", f"a slot of streamed weights has {max_nbytes:,}"
             raise LimitError(f"the parameters of {call.result.name}", needs, allowed)
     stages.append(Stage(first, len(program.calls), offsets))
     return tuple(stages)

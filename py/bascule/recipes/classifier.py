@@ -21,7 +21,7 @@ from bascule.text.pairs import Templates
 from bascule.weights.safetensors import TensorInfo
 
 # Rows of a table of token types that a pair needs, and more than any model has.
-_MOST_TYPES = 1 << 10
+_MAX_TYPES = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ async def read_classifier(folder: Folder, family: EncoderFamily) -> ClassifierRe
     # The encoder's own reader knows no heads.
     config = family.config({**folder.config, "architectures": None}, file)
     if family.typed_pairs:
-        types = Settings(folder.config, file).size("type_vocab_size", 2, _MOST_TYPES)
+        types = Settings(folder.config, file).size("type_vocab_size", 2, _MAX_TYPES)
         config = replace(config, pair_types=types)
     stated, tables = await asyncio.gather(
         classifier_settings(Encoder(family, config), folder.config, folder.read, place),

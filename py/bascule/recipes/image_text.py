@@ -61,7 +61,7 @@ async def read_image_text(folder: Folder, family: ImageTextFamily) -> ImageTextR
         compare_tensors(expected, all_tensors(tables), family.ignored, folder.place)
         largest = (_LARGEST_SCALE, _LARGEST_BIAS)
         named = zip(numbers, largest, strict=False)
-        return [await _number(folder.source, name, tables, most) for name, most in named]
+        return [await _number(folder.source, name, tables, maximum) for name, maximum in named]
 
     scale, *bias = await folder.restarted(attempt)
     processing = await _processing(folder, family, config.image.cut.image)

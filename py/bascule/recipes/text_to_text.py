@@ -12,7 +12,7 @@ from bascule.errors import InputError, ModelFileError
 from bascule.models.encoder.files import family_names
 from bascule.models.family import TextToTextFamily
 from bascule.models.tensors import compare_tensors
-from bascule.models.text_to_text.config import MOST_TOKENS
+from bascule.models.text_to_text.config import MAX_TOKENS
 from bascule.program.program import Program
 from bascule.recipes.filling import Filling
 from bascule.recipes.folder import Folder
@@ -54,8 +54,8 @@ async def read_text_to_text(folder: Folder, family: TextToTextFamily) -> TextToT
         result = "'f16', and the caches of text-to-text models hold floats"
         raise InputError("cache_dtype", "'f32', or none", result, hint="Leave cache_dtype out.")
     max_length = options.max_length
-    if max_length is not None and not 2 <= max_length <= MOST_TOKENS:
-        raise InputError("max_length", f"2 to {MOST_TOKENS:,} tokens", f"{max_length}")
+    if max_length is not None and not 2 <= max_length <= MAX_TOKENS:
+        raise InputError("max_length", f"2 to {MAX_TOKENS:,} tokens", f"{max_length}")
     tensors = all_tensors(await folder.tables(family))
     untied = "lm_head.weight" in tensors
     config = replace(config, untied=untied, weights=options.weights or "f32")

@@ -14,8 +14,8 @@ from bascule.kernels.buffer import BufferPool, DeviceBuffer
 from bascule.kernels.kernel_device import KernelDevice
 
 # Larger blocks would only leave more of the last one empty.
-_MOST_BLOCK_NBYTES = 64 << 20
-_LEAST_ROWS = 256
+_MAX_BLOCK_NBYTES = 64 << 20
+_MIN_ROWS = 256
 _FEW_NBYTES = 8 << 20
 
 
@@ -101,12 +101,12 @@ class Blocks:
 
     def _empty(self, n: int) -> DeviceBuffer:
         pool = self._pool
-        most = min(_MOST_BLOCK_NBYTES, pool.backend.limits.binding_nbytes) // (self.width * 4)
-        if most < 1:
+        max_rows = min(_MAX_BLOCK_NBYTES, pool.backend.limits.binding_nbytes) // (self.width * 4)
+        if max_rows < 1:
             nbytes, limit = self.width * 4, pool.backend.limits.binding_nbytes
             what = "A row of an index"
             raise LimitError(what, f"{nbytes:,} bytes", f"one tensor may have {limit:,.0f} here")
-        return pool.empty((min(max(n, _LEAST_ROWS), int(most)), self.width), "f32", "An index")
+        return pool.empty((min(max(n, _MIN_ROWS), int(max_rows)), self.width), "f32", "An index")
 
     async def read(self, block: Block) -> Array:
         """A copy of a block's rows."""

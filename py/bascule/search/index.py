@@ -22,13 +22,13 @@ from bascule.search.top import TopScores
 Metric = Literal["cosine", "dot"]
 
 METRICS: tuple[Metric, ...] = ("cosine", "dot")
-_MOST_COLUMNS = 1 << 16
-_MOST_RESULTS = 1024
+_MAX_COLUMNS = 1 << 16
+_MAX_RESULTS = 1024
 # Scores of this many queries are on the device at a time.
 _QUERIES_AT_ONCE = 64
 # No product of two such rows overflows float32.
-_MOST_NORM = 1e18
-_MOST_KEY = 1 << 53  # whole numbers that JSON and JavaScript have
+_MAX_NORM = 1e18
+_MAX_KEY = 1 << 53  # whole numbers that JSON and JavaScript have
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Index(Closing):
         device.check_open("Index")
         self._device = device
         self._metric: Metric = metric
-        width = whole_number("Index, dim", dim, 1, _MOST_COLUMNS)
+        width = whole_number("Index, dim", dim, 1, _MAX_COLUMNS)
         self._blocks = Blocks(device.kernel_device, width)
         self._top = TopScores(device.kernel_device)
         self._keys: set[Key] = set()
@@ -145,7 +145,7 @@ class Index(Closing):
         shapes, NaN and infinity, and if the index is closed; DeviceLostError if its device was lost
         with its rows.
         """
-        k = whole_number("Index.search, k", k, 1, _MOST_RESULTS)
+        k = whole_number("Index.search, k", k, 1, _MAX_RESULTS)
         await self._ready("Index.search")
         rows = await self._rows("Index.search, queries", queries)
         one = rows.ndim == 1
@@ -305,10 +305,10 @@ class Index(Closing):
     def _check_numbers(self, where: str, rows: Array) -> None:
         if not rows.size:
             return
-        most = _MOST_NORM / sqrt(self.dim)
+        limit = _MAX_NORM / sqrt(self.dim)
         largest = float(np.abs(rows).max())
-        if not largest <= most:
-            raise InputError(where, f"finite numbers up to {most:.1e}", f"{largest}")
+        if not largest <= limit:
+            raise InputError(where, f"finite numbers up to {limit:.1e}", f"{largest}")
 
     def _named(self, keys: Iterable[Key] | None, n: int) -> list[Key]:
         """Return keys for n new rows."""
@@ -342,7 +342,7 @@ _NUMPY_HINT = "Load numpy into this Pyodide first."
 def _is_key(key: object) -> bool:
     if isinstance(key, bool):
         return False
-    return isinstance(key, str) or (isinstance(key, int) and abs(key) <= _MOST_KEY)
+    return isinstance(key, str) or (isinstance(key, int) and abs(key) <= _MAX_KEY)
 
 
 def _name_of(name: object) -> str:

@@ -16,9 +16,9 @@ from bascule.search.stores import IndexStore
 from bascule.weights.safetensors import header_nbytes, parse_header
 
 _KIND = "bascule-index-1"
-_MOST_HEADER = 4096
+_MAX_HEADER = 4096
 _KEYS = JsonLimits(1 << 28, 1 << 24, depth=2)
-_MOST_DIM = 1 << 16
+_MAX_DIM = 1 << 16
 
 
 def frame(dim: int, metric: str, keys: Sequence[Key]) -> tuple[bytes, bytes]:
@@ -52,7 +52,7 @@ class IndexReader:
         """Read the header. ModelFileError if it is not an index's."""
         first = await anext(chunks, b"")
         length = header_nbytes(first, nbytes, file)
-        if length > min(_MOST_HEADER, len(first) - 8):
+        if length > min(_MAX_HEADER, len(first) - 8):
             raise ModelFileError(file, f"its header claims {length:,} bytes")
         text = first[8 : 8 + length]
         tensors = parse_header(text, nbytes, file)
@@ -67,7 +67,7 @@ class IndexReader:
         )
         if not sound or rows is None or keys is None:
             raise ModelFileError(file, "it is not an index of Bascule")
-        if not 1 <= rows.shape[1] <= _MOST_DIM or keys.start < rows.start:
+        if not 1 <= rows.shape[1] <= _MAX_DIM or keys.start < rows.start:
             raise ModelFileError(file, f"its rows have the shape {rows.shape}")
         reader = cls(file, rows.shape[1], metadata["metric"], rows.shape[0], prod(keys.shape))
         reader._chunks, reader._rest = chunks, first[8 + length :]

@@ -15,7 +15,7 @@ _LOWEST = -3.4e38
 _FILE = "shaders/user/top_scores.wgsl"
 # Elements that a lane looks at for each that it may keep, and at least.
 _LOOKED_AT_FOR_ONE = 16
-_LEAST_LOOKED_AT = 128
+_MIN_LOOKED_AT = 128
 # This many candidates are few enough for a single lane.
 _FEW = 512
 
@@ -24,7 +24,7 @@ def lanes_for(n: int, k: int) -> int:
     """Return the lanes that share a row of n elements."""
     if n <= _FEW:
         return 1
-    return max(1, n // max(_LOOKED_AT_FOR_ONE * k, _LEAST_LOOKED_AT))
+    return max(1, n // max(_LOOKED_AT_FOR_ONE * k, _MIN_LOOKED_AT))
 
 
 class TopScores:
@@ -128,8 +128,8 @@ def _chosen(
 def _likely(scores: Array, ids: Array, k: int) -> tuple[Array, Array]:
     """Return the elements of each row that are at least its k-th best."""
     n = scores.shape[1]
-    least = np.partition(scores, n - k, axis=1)[:, n - k]
-    places = [np.flatnonzero(row >= worst) for row, worst in zip(scores, least, strict=True)]
+    cutoffs = np.partition(scores, n - k, axis=1)[:, n - k]
+    places = [np.flatnonzero(row >= worst) for row, worst in zip(scores, cutoffs, strict=True)]
     shape = len(scores), max(map(len, places))
     result, names = np.full(shape, _LOWEST, np.float32), np.full(shape, NONE, np.uint32)
     for at, inside in enumerate(places):

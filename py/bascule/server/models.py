@@ -21,7 +21,7 @@ from bascule.models.table import VOICE_FAMILIES, family_of_config
 from bascule.recipes.classifier import is_classifier
 from bascule.tasks.registry import ModelKind
 
-_MOST_NBYTES = 1 << 20  # of a config.json
+_MAX_NBYTES = 1 << 20  # of a config.json
 _KINDS: Mapping[type[Family], ModelKind] = {
     EncoderFamily: "sentence-encoder",
     DecoderFamily: "language-model",
@@ -54,7 +54,7 @@ def _kind(folder: Path) -> ModelKind | None:
         return "voice-activity"
     config = folder / "config.json"
     try:
-        if not config.is_file() or config.stat().st_size > _MOST_NBYTES:
+        if not config.is_file() or config.stat().st_size > _MAX_NBYTES:
             return None
         fields = json_object(config.read_bytes(), str(config))
         family = family_of_config(fields, str(config))

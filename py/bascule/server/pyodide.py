@@ -47,8 +47,8 @@ KNOWN_SHA256 = {
         "fbf6a5ace596eb8e28fe0089ecfc0bca2eb3930563e9ca06acb98ea5302b99f7",
     ),
 }
-MOST_FILE_NBYTES = 64 << 20
-MOST_ARCHIVE_NBYTES = 1 << 30
+MAX_FILE_NBYTES = 64 << 20
+MAX_ARCHIVE_NBYTES = 1 << 30
 
 
 def pyodide_folder() -> Path:
@@ -164,7 +164,7 @@ class _Site:
 
     async def read(self, name: str) -> bytes:
         data = bytearray()
-        async for part in _body(urljoin(self.location, name), MOST_FILE_NBYTES):
+        async for part in _body(urljoin(self.location, name), MAX_FILE_NBYTES):
             data += part
         return bytes(data)
 
@@ -195,7 +195,7 @@ class _Archive:
 
     def _unpack(self, names: Collection[str]) -> None:
         for name, nbytes, read in _members(self._path):
-            if name in names and name not in self._files and nbytes <= MOST_FILE_NBYTES:
+            if name in names and name not in self._files and nbytes <= MAX_FILE_NBYTES:
                 self._files[name] = read()
 
 
@@ -205,7 +205,7 @@ async def _open(source: str, scratch: Path) -> _Files:
             return _Site(source)
         target = scratch / "archive"
         with target.open("wb") as sink:
-            async for part in _body(source, MOST_ARCHIVE_NBYTES):
+            async for part in _body(source, MAX_ARCHIVE_NBYTES):
                 sink.write(part)
         return _Archive(target, source)
     path = Path(source).expanduser()
@@ -216,7 +216,7 @@ async def _open(source: str, scratch: Path) -> _Files:
     return _Archive(path, source)
 
 
-async def _body(url: str, most: int) -> AsyncGenerator[bytes]:
+async def _body(url: str, max_nbytes: int) -> AsyncGenerator[bytes]:
     try:
         async with (
             httpx.AsyncClient(follow_redirects=True, timeout=60) as client,
@@ -227,8 +227,8 @@ async def _body(url: str, most: int) -> AsyncGenerator[bytes]:
             nbytes = 0
             async for part in response.aiter_bytes():
                 nbytes += len(part)
-                if nbytes > most:
-                    raise SourceError(url, f"it is larger than {most:,} bytes")
+                if nbytes > max_nbytes:
+                    raise SourceError(url, f"it is larger than {max_nbytes:,} bytes")
                 yield part
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SourceError(url, str(error) or type(error).__name__) from None

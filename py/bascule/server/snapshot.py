@@ -32,7 +32,7 @@ _PYODIDE_FILES = (
     "pyodide-lock.json",
 )
 # Each change of the package makes another one, and several copies of it may be in use at once.
-_MOST_KEPT = 8
+_MAX_KEPT = 8
 _TIMEOUT_S = 300
 
 
@@ -204,7 +204,7 @@ def _run(command: list[str]) -> str:
 def _remove_old() -> None:
     """Keep only the most recently used."""
     records = sorted(snapshots_folder().glob("*.json"), key=lambda path: path.stat().st_mtime)
-    for record in records[:-_MOST_KEPT]:
+    for record in records[:-_MAX_KEPT]:
         for file in record.parent.glob(f"{record.stem}*.snapshot"):
             file.unlink(missing_ok=True)
         record.unlink(missing_ok=True)

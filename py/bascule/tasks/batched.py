@@ -24,7 +24,7 @@ from bascule.program.rewrites.registry import Fitting
 from bascule.program.rewrites.rewrite import Limits
 from bascule.tasks.buckets import (
     BATCH_LIMITS,
-    MOST_ROWS,
+    MAX_ROWS,
     SMALLEST,
     Batch,
     Bucket,
@@ -51,7 +51,7 @@ class PassLimits:
 
     in_flight: int = 4
     kept: int = 6
-    rows: int = MOST_ROWS
+    rows: int = MAX_ROWS
 
 
 class BatchSettings(Protocol):
@@ -67,12 +67,12 @@ class BatchSettings(Protocol):
         ...
 
 
-def most_rows(settings: BatchSettings, limits: Limits) -> int:
+def max_rows(settings: BatchSettings, limits: Limits) -> int:
     """Return the rows (texts x tokens) of a pass whose values keep the limits; at least one."""
     if limits.binding_nbytes == inf:
-        return MOST_ROWS
+        return MAX_ROWS
     widest = max(call.result.nbytes for call in settings.program(SMALLEST).calls)
-    return max(1, int(min(MOST_ROWS, limits.binding_nbytes / widest)))
+    return max(1, int(min(MAX_ROWS, limits.binding_nbytes / widest)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +174,12 @@ class BatchedModel(LoadedModel):
         progress: Callable[[int, int], None] | None,
     ) -> memoryview[float]:
         """Run the passes of texts; return (n * width,) float32 in the given order."""
-        most_texts = BATCH_LIMITS[-1]
+        max_texts = BATCH_LIMITS[-1]
         if batch_size is not None:
-            most_texts = min(most_texts, whole_number("batch_size", batch_size, 1))
+            max_texts = min(max_texts, whole_number("batch_size", batch_size, 1))
         lengths, columns = encoded.lengths, self._width
         result = memoryview(bytearray(4 * len(lengths) * columns)).cast("f")
-        batches = make_batches(lengths, self.max_tokens, self._most_rows, most_texts)
+        batches = make_batches(lengths, self.max_tokens, self._max_rows, max_texts)
         done = 0
         ran: list[_Ran] = []
         gate = asyncio.Semaphore(self._pass_limits.in_flight)
@@ -230,7 +230,7 @@ class BatchedModel(LoadedModel):
 
     async def _prepare(self, batch: int = 1, tokens: int = 16) -> None:
         lengths = [min(tokens, self.max_tokens)] * batch
-        batches = make_batches(lengths, self.max_tokens, self._most_rows)
+        batches = make_batches(lengths, self.max_tokens, self._max_rows)
         await self._executable(batches[0].bucket)
 
     def _holds(self, n_tokens: int) -> bool:
@@ -249,12 +249,12 @@ class BatchedModel(LoadedModel):
         return Encoded([ids])
 
     def _sample_batch(self, sample: Sample) -> Batch:
-        return make_batches([len(sample.ids)], self.max_tokens, self._most_rows)[0]
+        return make_batches([len(sample.ids)], self.max_tokens, self._max_rows)[0]
 
     def _tunable(self) -> list[Program]:
         """See `LoadedModel._tunable`: buckets in use, the latest first, then others by size."""
         used = list(reversed(self._prepared))  # the latest first
-        others = [b for b in all_buckets(self.max_tokens, self._most_rows) if b not in used]
+        others = [b for b in all_buckets(self.max_tokens, self._max_rows) if b not in used]
         others.sort(key=lambda b: b.batch * b.tokens)
         return self._fitting.able(map(self._passes.program, [*used, *others]))
 
@@ -275,13 +275,13 @@ class BatchedModel(LoadedModel):
 
     def _fit_to(self, fitting: Fitting, reason: str) -> None:
         super()._fit_to(fitting, reason)
-        rows = most_rows(self._passes, fitting.limits)
-        self._most_rows = min(rows, self._pass_limits.rows)
+        rows = max_rows(self._passes, fitting.limits)
+        self._max_rows = min(rows, self._pass_limits.rows)
 
     def _limit_passes(self, limits: PassLimits) -> None:
         """Apply these limits from the next pass on, on any device."""
         self._pass_limits = limits
-        self._most_rows = min(most_rows(self._passes, self._fitting.limits), limits.rows)
+        self._max_rows = min(max_rows(self._passes, self._fitting.limits), limits.rows)
         self._trim_programs()
 
     def _close_programs(self) -> None:
@@ -307,7 +307,7 @@ class BatchedModel(LoadedModel):
         except NO_MEMORY:
             self._counts.memory_retries += 1
             self.trim()
-            parts = smaller(batch, encoded.lengths, self.max_tokens, self._most_rows)
+            parts = smaller(batch, encoded.lengths, self.max_tokens, self._max_rows)
             if parts:
                 rows = [(await self._retried(part, encoded)).cast("B") for part in parts]
                 return memoryview(b"".join(rows)).cast("f")

@@ -10,7 +10,7 @@ TOKEN_LIMITS = (16, 32, 64, 128, 256, 512)
 BATCH_LIMITS = (1, 4, 32)
 # Rows (texts x tokens) of the largest bucket: limits the memory of intermediate values. A device
 # may allow fewer.
-MOST_ROWS = 4096
+MAX_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +33,21 @@ class Batch:
     bucket: Bucket
 
 
-def all_buckets(max_tokens: int, most_rows: int = MOST_ROWS) -> list[Bucket]:
+def all_buckets(max_tokens: int, max_rows: int = MAX_ROWS) -> list[Bucket]:
     """Return every bucket that a model of that many tokens can need, smallest first.
 
-    `most_rows` limits their rows, down to those of one text.
+    `max_rows` limits their rows, down to those of one text.
     """
     results = {
-        Bucket(_capped(b, t, most_rows), t) for t in _limits(max_tokens) for b in BATCH_LIMITS
+        Bucket(_capped(b, t, max_rows), t) for t in _limits(max_tokens) for b in BATCH_LIMITS
     }
     return sorted(results, key=lambda b: (b.tokens, b.batch))
 
 
 @lru_cache(maxsize=1024)
-def bucket_for(batch: int, tokens: int, max_tokens: int, most_rows: int = MOST_ROWS) -> Bucket:
+def bucket_for(batch: int, tokens: int, max_tokens: int, max_rows: int = MAX_ROWS) -> Bucket:
     """Return the smallest bucket that holds `batch` texts of `tokens` tokens."""
-    buckets = all_buckets(max_tokens, most_rows)
+    buckets = all_buckets(max_tokens, max_rows)
     fitting = [b for b in buckets if b.batch >= batch and b.tokens >= tokens]
     return min(fitting, key=lambda b: (b.batch * b.tokens, b.tokens))
 
@@ -55,10 +55,10 @@ def bucket_for(batch: int, tokens: int, max_tokens: int, most_rows: int = MOST_R
 def make_batches(
     lengths: Sequence[int],
     max_tokens: int,
-    most_rows: int = MOST_ROWS,
-    most_texts: int = BATCH_LIMITS[-1],
+    max_rows: int = MAX_ROWS,
+    max_texts: int = BATCH_LIMITS[-1],
 ) -> list[Batch]:
-    """Group texts of similar length, at most `most_texts`, so that little of a batch is padding."""
+    """Group texts of similar length, at most `max_texts`, so that little of a batch is padding."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     limits = _limits(max_tokens)
     batches: list[Batch] = []
@@ -67,28 +67,28 @@ def make_batches(
         tokens = lengths[order[start]]
         # A text of less than half the longest one's length would be mostly padding: it goes into
         # the next batch. Among short texts a second pass costs more than the padding.
-        least = tokens // 2 if tokens > TOKEN_LIMITS[0] else 0
+        shortest = tokens // 2 if tokens > TOKEN_LIMITS[0] else 0
         rounded = next(t for t in limits if t >= tokens)
-        most = min(most_texts, _capped(BATCH_LIMITS[-1], rounded, most_rows))
-        chosen = [i for i in order[start : start + most] if lengths[i] >= least]
+        max_batch = min(max_texts, _capped(BATCH_LIMITS[-1], rounded, max_rows))
+        chosen = [i for i in order[start : start + max_batch] if lengths[i] >= shortest]
         start += len(chosen)
-        bucket = bucket_for(len(chosen), tokens, max_tokens, most_rows)
+        bucket = bucket_for(len(chosen), tokens, max_tokens, max_rows)
         batches.append(Batch(tuple(chosen), tokens, bucket))
     return batches
 
 
 def smaller(
-    batch: Batch, lengths: Sequence[int], max_tokens: int, most_rows: int = MOST_ROWS
+    batch: Batch, lengths: Sequence[int], max_tokens: int, max_rows: int = MAX_ROWS
 ) -> list[Batch]:
     """Return the same texts in batches of the next smaller bucket; none if there is none."""
-    fewer = [b.batch for b in all_buckets(max_tokens, most_rows) if b.batch < batch.bucket.batch]
+    fewer = [b.batch for b in all_buckets(max_tokens, max_rows) if b.batch < batch.bucket.batch]
     if len(batch.indices) == 1 or not fewer:
         return []
     count, batches = max(fewer), list[Batch]()
     for start in range(0, len(batch.indices), count):
         indices = batch.indices[start : start + count]
         tokens = max(lengths[i] for i in indices)
-        bucket = bucket_for(len(indices), tokens, max_tokens, most_rows)
+        bucket = bucket_for(len(indices), tokens, max_tokens, max_rows)
         batches.append(Batch(indices, tokens, bucket))
     return batches
 
@@ -97,6 +97,6 @@ def _limits(max_tokens: int) -> list[int]:
     return [t for t in TOKEN_LIMITS if t < max_tokens] + [max_tokens]
 
 
-def _capped(batch: int, tokens: int, most_rows: int) -> int:
-    """Return how many of `batch` texts fit `most_rows` at that bucket's number of tokens."""
-    return max(1, min(batch, most_rows // tokens))
+def _capped(batch: int, tokens: int, max_rows: int) -> int:
+    """Return how many of `batch` texts fit `max_rows` at that bucket's number of tokens."""
+    return max(1, min(batch, max_rows // tokens))

@@ -47,9 +47,9 @@ class Ranking:
 
     def best(self, count: int | None = None) -> list[Ranked]:
         """Return the `count` best texts (by default all), best first."""
-        most = len(self.scores) if count is None else whole_number("count", count, 0)
+        n = len(self.scores) if count is None else whole_number("count", count, 0)
         order = sorted(range(len(self.scores)), key=lambda at: -self.scores[at])
-        return [Ranked(at, self.scores[at]) for at in order[:most]]
+        return [Ranked(at, self.scores[at]) for at in order[:n]]
 
 
 def probabilities(logits: Sequence[float], squash: Squash) -> list[float]:

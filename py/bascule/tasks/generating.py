@@ -262,14 +262,14 @@ class GeneratingModel(LoadedModel, Generic[P]):
         crossings = self._crossings
         executable, last, room = await self._read(result, asked, stats)
         stats.prompt_crossings += self._crossings - crossings
-        most = asked.most - len(result.ids)
+        remaining = asked.max_new_tokens - len(result.ids)
         cache, start = self._cache, len(self._cache.ids)
         tokens = decode(
             cache,
             executable,
             last,
             settings=asked.settings,
-            most=min(most, room),
+            max_tokens=min(remaining, room),
             slide=asked.slide,
             pace=self._pace(asked.steps_in_flight),
             pause=self._pause_under_pressure,
@@ -284,7 +284,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
                     raise NotFiniteError(self.name, where, self.tier)
                 n_new += 1
                 yield token
-        result.stop_reason = "length" if room >= most else "context"
+        result.stop_reason = "length" if room >= remaining else "context"
 
     def _note(self, result: Generation, stats: GenerationStats) -> None:
         stats.gpu_nbytes = int(self._backend.stats.get("gpu_nbytes", 0))

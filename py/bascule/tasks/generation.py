@@ -105,13 +105,13 @@ async def decode(
     last: int,
     *,
     settings: bytes,
-    most: int,
+    max_tokens: int,
     slide: bool,
     pace: Pace,
     pause: Callable[[], Awaitable[bool]],
     stats: GenerationStats,
 ) -> AsyncGenerator[int]:
-    """Feed token `last`, then yield at most `most` new ones; the caller may stop at any time.
+    """Feed token `last`, then yield at most `max_tokens` new ones; the caller may stop at any time.
 
     `pause` is awaited before more is queued; if it returns True nothing is queued ahead. Each
     step's token stays on the device, where the next step reads it. The cache's `ids` end before the
@@ -125,11 +125,11 @@ async def decode(
     asked = n_yielded = 0
     flights: deque[tuple[memoryview, list[Awaitable[None]]]] = deque()
     try:
-        while n_yielded < most:
+        while n_yielded < max_tokens:
             in_flight = 1 if await pause() else pace.in_flight
-            while asked < most and len(flights) < in_flight:
+            while asked < max_tokens and len(flights) < in_flight:
                 # The first token is read separately: the user waits for it.
-                steps = min(pace.steps, most - asked) if asked else 1
+                steps = min(pace.steps, max_tokens - asked) if asked else 1
                 await cache.reserve(start + asked + steps + 1, slide=slide)
                 await executable.submit(cache.sizes, {}, steps)
                 flights.append(cache.read_tokens(start + asked + 1, steps))

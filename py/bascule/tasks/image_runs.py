@@ -72,14 +72,14 @@ class ImageRuns(LoadedModel):
         """Return each output of the passes, (n, width) float32, in the order of the images."""
         self._check_open(verb)
         await need_numpy(f"{verb}()", "Images are arrays.")
-        most = BATCHES[0]
+        max_batch = BATCHES[0]
         if batch_size is not None:
-            most = min(most, whole_number("batch_size", batch_size, 1))
+            max_batch = min(max_batch, whole_number("batch_size", batch_size, 1))
         listed = listed_images(f"{verb}, images", images)
         started = perf_counter()
         parts: list[list[Array]] = []
         done = 0
-        for size in _sizes(len(listed), most):
+        for size in _sizes(len(listed), max_batch):
             seen = [
                 await self._seen(f"{verb}, images[{at}]", listed[at])
                 for at in range(done, done + size)
@@ -175,11 +175,11 @@ class ImageRuns(LoadedModel):
         }
 
 
-def _sizes(count: int, most: int) -> Sequence[int]:
+def _sizes(count: int, max_batch: int) -> Sequence[int]:
     """Return sizes of passes that add up to `count`."""
     result = array("I")
     for size in BATCHES:
-        while size <= most and count >= size:
+        while size <= max_batch and count >= size:
             result.append(size)
             count -= size
     return result.tolist()

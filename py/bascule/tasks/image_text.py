@@ -131,15 +131,15 @@ class ImageTextModel(ImageRuns, BatchedModel):
             raise InputError("classify, labels", "different texts, at least one", repr(named)[:80])
         if not isinstance(template, str) or _PLACE not in template:
             raise InputError("template", f"a text with {_PLACE!r} in it", described(template))
-        most = len(named) if top_k is None else whole_number("top_k", top_k, 1)
+        count = len(named) if top_k is None else whole_number("top_k", top_k, 1)
         texts = [template.replace(_PLACE, label) for label in named]
         options: Any = {"batch_size": batch_size, "progress": progress}
         rows = await self.logits(images, texts, **options)
         squash = self._settings.family.squash
-        return [ranked(tuple(named), probabilities(row.tolist(), squash), most) for row in rows]
+        return [ranked(tuple(named), probabilities(row.tolist(), squash), count) for row in rows]
 
     async def _prepare(self, batch: int = 1, tokens: int = 16) -> None:
-        await super()._prepare(batch, max(tokens, self._settings.least_tokens))
+        await super()._prepare(batch, max(tokens, self._settings.min_tokens))
 
     async def _tune(self, budget_s: float, progress: ProgressCallback | None) -> TuneReport:
         """See `BatchedModel.tune`: texts' buckets and images' passes share the budget."""

@@ -40,7 +40,7 @@ class ImageTextSettings:
         return self.config.text.positions
 
     @property
-    def least_tokens(self) -> int:
+    def min_tokens(self) -> int:
         """Tokens of the shortest text in a pass: padded texts all have the same length."""
         return 1 if self.config.text.pad is None else self.max_tokens
 
@@ -68,5 +68,5 @@ class ImageTextSettings:
 
     def programs(self) -> list[Program]:
         """Record the passes of all batch sizes of images and of all buckets of texts."""
-        texts = [b for b in all_buckets(self.max_tokens) if b.tokens >= self.least_tokens]
+        texts = [b for b in all_buckets(self.max_tokens) if b.tokens >= self.min_tokens]
         return [*self.image_programs(), *map(self.program, texts)]

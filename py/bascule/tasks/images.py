@@ -116,13 +116,13 @@ class ImageModel(ImageRuns):
         megapixels, and for a model without labels; SetupError if decoding needs Pillow and it is
         not installed; NotFiniteError for logits that are not finite.
         """
-        most = whole_number("top_k", top_k, 1)
+        count = whole_number("top_k", top_k, 1)
         if self._settings.classes is None:
             hint = "embed(images) gives its features."
             raise InputError("classify", "a model with labels", self.name, hint=hint)
         logits = (await self._image_rows("classify", images, batch_size, progress))[2]
         squash = self._settings.classes.probability
-        return [ranked(self.labels, probabilities(row.tolist(), squash), most) for row in logits]
+        return [ranked(self.labels, probabilities(row.tolist(), squash), count) for row in logits]
 
     async def logits(
         self,
@@ -168,9 +168,9 @@ class ImageModel(ImageRuns):
         await self._image_pass(1)
 
 
-def ranked(labels: tuple[str, ...], shares: list[float], most: int) -> ImageClassification:
-    """Return the `most` most probable labels with their probabilities."""
-    order = sorted(range(len(labels)), key=lambda at: -shares[at])[:most]
+def ranked(labels: tuple[str, ...], shares: list[float], count: int) -> ImageClassification:
+    """Return the `count` most probable labels with their probabilities."""
+    order = sorted(range(len(labels)), key=lambda at: -shares[at])[:count]
     best = {labels[at]: shares[at] for at in order}
     return ImageClassification(labels[order[0]], shares[order[0]], best)
 

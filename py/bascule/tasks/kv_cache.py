@@ -17,9 +17,9 @@ from bascule.program.program import Value
 # Initial slots of a cache, and those that it grows by.
 PAGE = 256
 # A sliding context ends here: there are no rotary angles of later positions.
-MOST_POSITIONS = 1 << 20
+MAX_POSITIONS = 1 << 20
 _STEP = 256  # positions between two rows of the angles' second table
-N_ANGLES = _STEP + MOST_POSITIONS // _STEP  # rows of both
+N_ANGLES = _STEP + MAX_POSITIONS // _STEP  # rows of both
 
 
 # Contents of the states that are not all zero, by name.
@@ -90,9 +90,9 @@ class KvCache:
 
     async def reserve(self, length: int, *, slide: bool) -> None:
         """Make room for that many tokens; ContextLengthError if they do not fit."""
-        most = MOST_POSITIONS if slide else self.limit
-        if length > most:
-            raise ContextLengthError(length, most)
+        max_length = MAX_POSITIONS if slide else self.limit
+        if length > max_length:
+            raise ContextLengthError(length, max_length)
         if length > self.slots and self.slots < self.limit:
             before = self.slots
             self.slots = min(self.limit, whole_pages(length))
@@ -157,7 +157,7 @@ def rotary_angles(config: DecoderConfig) -> memoryview[Any]:
     pairs = range(config.size // 2)
     divisors = config.factors or [1.0 for _ in pairs]
     frequencies = [config.theta ** (-2 * p / config.size) / divisors[p] for p in pairs]
-    positions = [*range(_STEP), *range(0, MOST_POSITIONS, _STEP)]
+    positions = [*range(_STEP), *range(0, MAX_POSITIONS, _STEP)]
     if not config.rotary:
         frequencies = [0.0 for _ in pairs]
     table = array("f")

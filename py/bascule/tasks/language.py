@@ -33,7 +33,7 @@ from bascule.tasks.language_programs import (
     PREFILL_LENGTHS,
     LanguagePrograms,
     all_states,
-    most_slots,
+    max_slots,
 )
 from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, Placement
 from bascule.tasks.options import Asked, StreamOptions, read_options
@@ -94,7 +94,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
             all_states(decoder, length, dtype, self._fitting),
             initial,
             slots=PAGE,
-            limit=most_slots(length),
+            limit=max_slots(length),
             sizes={"A": N_ANGLES},
         )
         self._programs = LanguagePrograms(
@@ -124,7 +124,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
             executable,
             ids[-1],
             settings=GREEDY.pack(),
-            most=1,
+            max_tokens=1,
             slide=False,
             pace=Pace(1, 1),
             pause=self._pause_under_pressure,
@@ -278,7 +278,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         new = ids[len(cache.ids) : -1]
         done, slide = self._backend.done, asked.slide
         await prefill(cache, chunked, new, done=done, slide=slide, progress=asked.progress)
-        room = asked.most if slide else self.max_length - len(ids)
+        room = asked.max_new_tokens if slide else self.max_length - len(ids)
         return await self._programs.decode(asked.sampling.head, window=slide), ids[-1], room
 
     def _prompt_ids(self, prompt: str | Iterable[int]) -> list[int]:

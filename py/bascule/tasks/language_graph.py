@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bascule.models.decoder.config import MOST_CONTEXT, DecoderConfig
+from bascule.models.decoder.config import MAX_CONTEXT, DecoderConfig
 from bascule.models.decoder.graph import CacheDType, Decoding
 from bascule.models.family import DecoderFamily
 from bascule.program.graph import Graph
@@ -42,7 +42,7 @@ def decoder_pass(
     graph = Graph(f"{decoder.family.name} {head}")
     tokens = graph.state("tokens", (slots,), "u32")
     position = graph.state("position", (1,), "u32")
-    angles = graph.state("angles", (Dim("A", MOST_CONTEXT), config.size))
+    angles = graph.state("angles", (Dim("A", MAX_CONTEXT), config.size))
     logits = decoder.family.phases["decode"](
         Decoding(
             graph,

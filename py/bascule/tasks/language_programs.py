@@ -38,7 +38,7 @@ def all_states(
     return fitting.fit(_program(decoder, max_length, cache, _Kind("sample", 1, False))).states
 
 
-def most_slots(max_length: int) -> int:
+def max_slots(max_length: int) -> int:
     """Return the slots of a full cache: a prefill chunk fits beside the window."""
     return max_length + PREFILL_LENGTHS[-1]
 
@@ -136,5 +136,5 @@ def _program(decoder: Decoder, max_length: int, cache: CacheDType, kind: _Kind) 
     chunked = kind.head in ("none", "logits")
     length = Dim("T", kind.length) if chunked else 1
     window = max_length if kind.window else 0
-    slots = Dim("S", most_slots(max_length))
+    slots = Dim("S", max_slots(max_length))
     return freeze(decoder_pass(decoder, length, slots, head=kind.head, cache=cache, window=window))

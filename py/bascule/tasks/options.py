@@ -14,7 +14,7 @@ from bascule.text.streaming import StopStrings
 Overflow = Literal["error", "slide"]
 
 _SAMPLING = tuple(field.name for field in fields(Sampling))
-_MOST_NEW_TOKENS = 256
+_MAX_NEW_TOKENS = 256
 _STEPS_IN_FLIGHT = 8
 
 
@@ -48,7 +48,7 @@ OPTIONS = tuple(StreamOptions.__annotations__)
 class Asked:
     """One generation's checked options."""
 
-    most: int
+    max_new_tokens: int
     sampling: Sampling
     settings: bytes  # `sampling` packed, so that one seed serves the whole generation
     stop: tuple[str, ...]
@@ -71,7 +71,7 @@ def read_options(options: Mapping[str, Any]) -> Asked:
         raise InputError("progress", "a function of (done, total)", described(progress))
     sampling = _sampling(chosen)
     return Asked(
-        _most(chosen),
+        _max(chosen),
         sampling,
         sampling.pack(),
         stop,
@@ -81,11 +81,11 @@ def read_options(options: Mapping[str, Any]) -> Asked:
     )
 
 
-def _most(chosen: Mapping[str, Any]) -> int:
+def _max(chosen: Mapping[str, Any]) -> int:
     results = [name for name in ("max_new_tokens", "max_tokens") if name in chosen]
     if len(results) == 2:
         raise InputError("max_tokens", "no max_new_tokens beside it", "both")
-    return whole_number(results[0], chosen[results[0]], 1) if results else _MOST_NEW_TOKENS
+    return whole_number(results[0], chosen[results[0]], 1) if results else _MAX_NEW_TOKENS
 
 
 def _sampling(chosen: Mapping[str, Any]) -> Sampling:

@@ -45,19 +45,19 @@ class Sampling:
         if self.seed is not None:
             self._check_count("seed", _LARGEST_SEED)
 
-    def _check_count(self, name: str, most: int) -> None:
-        """Convert it to an int; InputError unless it is from 0 to `most`."""
-        object.__setattr__(self, name, whole_number(name, getattr(self, name), 0, most))
+    def _check_count(self, name: str, maximum: int) -> None:
+        """Convert it to an int; InputError unless it is from 0 to `maximum`."""
+        object.__setattr__(self, name, whole_number(name, getattr(self, name), 0, maximum))
 
-    def _check(self, name: str, most: float, *, above: bool = False) -> None:
-        """Convert it to a float; InputError unless it is from 0 to `most`, or `above` 0."""
+    def _check(self, name: str, maximum: float, *, above: bool = False) -> None:
+        """Convert it to a float; InputError unless it is from 0 to `maximum`, or `above` 0."""
         value: Any = getattr(self, name)
         try:
             result = float(value) if isinstance(value, Real) else nan
         except OverflowError:
             result = nan
-        if isinstance(value, bool) or not 0 <= result <= most or (above and not result):
-            expected = f"a number {'above' if above else 'from'} 0 to {most:g}"
+        if isinstance(value, bool) or not 0 <= result <= maximum or (above and not result):
+            expected = f"a number {'above' if above else 'from'} 0 to {maximum:g}"
             raise InputError(name, expected, described(value))
         object.__setattr__(self, name, result)
 

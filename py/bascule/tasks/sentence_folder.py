@@ -23,7 +23,7 @@ MODULES = "modules.json"
 ReadOptional = Callable[[str], Awaitable[bytes | None]]
 
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_MOST_MODULES = 32
+_MAX_MODULES = 32
 _LARGEST = 1 << 24
 # Hugging Face's names of pooling modes and ours, in the order in which old settings are
 # concatenated.
@@ -97,8 +97,8 @@ async def check_lone_transformer(read: ReadOptional, place: str) -> None:
 def _listed(data: bytes, where: str) -> list[tuple[str, str]]:
     """Return each module's type and folder."""
     result = read_json(data, where)
-    if not isinstance(result, list) or len(result) > _MOST_MODULES:
-        raise ModelFileError(where, f"it is not a list of at most {_MOST_MODULES} modules")
+    if not isinstance(result, list) or len(result) > _MAX_MODULES:
+        raise ModelFileError(where, f"it is not a list of at most {_MAX_MODULES} modules")
     entries: list[tuple[str, str]] = []
     for entry in result:
         kind, folder = (

@@ -165,8 +165,8 @@ async def _max_tokens(
         or not result > _SPECIAL_TOKENS
         or (isinstance(result, float) and not result.is_integer() and result < positions)
     ):
-        least = _SPECIAL_TOKENS + 1
-        problem = f"{key} is {str(result)[:40]}, expected a whole number of at least {least}"
+        minimum = _SPECIAL_TOKENS + 1
+        problem = f"{key} is {str(result)[:40]}, expected a whole number of at least {minimum}"
         raise ModelFileError(f"{place}/{file}", problem)
     return positions if result >= positions else int(result)
 

@@ -11,7 +11,7 @@ from os import PathLike
 from time import perf_counter
 from typing import Any, TypeVar, Unpack
 
-from bascule.audio.activity import LEAST_PAUSE, PAD, Span, active_spans, next_window
+from bascule.audio.activity import MIN_PAUSE, PAD, Span, active_spans, next_window
 from bascule.audio.features import LogMel
 from bascule.audio.mel import RATE, STEP
 from bascule.audio.recordings import read_samples
@@ -328,7 +328,7 @@ async def _active(samples: Array, vad_filter: bool | VoiceActivityModel) -> list
         return active_spans(samples) if vad_filter else [(0, max(1, len(samples) // STEP))]
     frame_ms = 1000 * STEP // RATE
     spans = await vad_filter.speech_spans(
-        samples, min_silence_duration_ms=frame_ms * LEAST_PAUSE, speech_pad_ms=frame_ms * PAD
+        samples, min_silence_duration_ms=frame_ms * MIN_PAUSE, speech_pad_ms=frame_ms * PAD
     )
     per_s = RATE // STEP
     return [(int(per_s * span.start), round(per_s * span.end)) for span in spans]

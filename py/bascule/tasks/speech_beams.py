@@ -34,13 +34,13 @@ class Beam:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Search settings: B `beams`, B * `patience` finished texts, at most `most` tokens each."""
+    """Search settings: B `beams`, B * `patience` finished texts, each at most `max_tokens`."""
 
     beams: int
     patience: float
     length_penalty: float
     end: int
-    most: int
+    max_tokens: int
 
     @property
     def enough(self) -> int:
@@ -111,7 +111,7 @@ def _continued(
                 ended.append(Beam(parent.ids, float(flat[at]), parent.slots))
         elif len(grown) < search.beams:
             grown.append(Beam((*parent.ids, token), float(flat[at]), parent.slots))
-    if grown and len(grown[0].ids) >= search.most:
+    if grown and len(grown[0].ids) >= search.max_tokens:
         return [*ended, *grown][: search.beams], []
     return ended, grown
 

@@ -11,15 +11,15 @@ from bascule.audio.mel import RATE
 from bascule.base.arguments import described, did_you_mean, flag, is_number, one_of, whole_number
 from bascule.base.progress import ProgressCallback
 from bascule.errors import InputError
-from bascule.tasks.speech_rows import MOST_BEAMS
+from bascule.tasks.speech_rows import MAX_BEAMS
 from bascule.tasks.speech_tokens import SpeechTokens
 from bascule.tasks.voice import VoiceActivityModel
 
 SpeechTask = Literal["transcribe", "translate"]
 # The defaults of the authors' own program.
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-_MOST_TEMPERATURES = 16
-_MOST_PATIENCE = 16
+_MAX_TEMPERATURES = 16
+_MAX_PATIENCE = 16
 
 
 class TranscribeOptions(TypedDict, total=False):
@@ -99,7 +99,7 @@ def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> Asked:
         most_compressed=_number(chosen, "compression_ratio_threshold", 2.4),
         least_probable=_number(chosen, "log_probability_threshold", -1.0),
         most_silent=_number(chosen, "no_speech_threshold", 0.6),
-        beam_size=whole_number("beam_size", chosen.get("beam_size", 1), 1, MOST_BEAMS),
+        beam_size=whole_number("beam_size", chosen.get("beam_size", 1), 1, MAX_BEAMS),
         patience=_positive(chosen, "patience"),
         length_penalty=_number(chosen, "length_penalty", 1.0),
         seed=whole_number("seed", chosen.get("seed", 0), 0, 2**32 - 1),
@@ -112,8 +112,8 @@ def _temperatures(value: object) -> tuple[float, ...]:
     expected = "a number from 0 to 2, or a list of them"
     if not isinstance(listed, Sequence) or isinstance(listed, str | bytes):
         raise InputError("temperatures", expected, described(value))
-    if not 0 < len(listed) <= _MOST_TEMPERATURES:
-        raise InputError("temperatures", f"1 to {_MOST_TEMPERATURES} numbers", f"{len(listed)}")
+    if not 0 < len(listed) <= _MAX_TEMPERATURES:
+        raise InputError("temperatures", f"1 to {_MAX_TEMPERATURES} numbers", f"{len(listed)}")
     for each in cast(Sequence[object], listed):
         if not is_number(each) or not 0 <= each <= 2:
             raise InputError("temperatures", expected, described(each))
@@ -122,8 +122,8 @@ def _temperatures(value: object) -> tuple[float, ...]:
 
 def _positive(chosen: Mapping[str, Any], name: str) -> float:
     result = _number(chosen, name, 1.0)
-    if not 0 < result <= _MOST_PATIENCE:
-        raise InputError(name, f"a number above 0, {_MOST_PATIENCE} at the most", f"{result}")
+    if not 0 < result <= _MAX_PATIENCE:
+        raise InputError(name, f"a number above 0, {_MAX_PATIENCE} at the most", f"{result}")
     return result
 
 

@@ -18,7 +18,7 @@ from bascule.program.rewrites.registry import Fitting
 from bascule.tasks.speech_graph import Speech
 
 # Initial slots of the states; they double. A search has at most this many beams.
-MOST_BEAMS = 16
+MAX_BEAMS = 16
 FIRST_SLOTS = 64
 # Added to the score of what a row does not see: its exp is 0 in float32.
 _HIDDEN = -1e30
@@ -39,7 +39,7 @@ def rows_program(
     """Return the pass over `count` rows; outputs as `SpeechFamily.decode_rows`."""
     graph = Graph(f"rows {count}")
     # Rows that a search with the widest beam leaves behind.
-    slots = Dim("S", MOST_BEAMS * speech.config.decoder.places)
+    slots = Dim("S", MAX_BEAMS * speech.config.decoder.places)
     for value in speech.family.decode_rows(
         graph, speech.config, cache, Rows(count, slots, queries)
     ):

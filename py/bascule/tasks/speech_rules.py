@@ -47,11 +47,11 @@ def allowed_ids(ids: Sequence[int], tokens: SpeechTokens, *, timestamps: bool) -
     if last_is_time and opened:
         return Allowed(0, first, first, False)
     times = [token for token in ids if token >= first]
-    least = first
+    earliest = first
     if times:
         # A segment is not empty: its end is later than its start.
-        least = times[-1] if last_is_time else times[-1] + 1
-    return Allowed(tokens.end if last_is_time else 0, least, _NO_END, False)
+        earliest = times[-1] if last_is_time else times[-1] + 1
+    return Allowed(tokens.end if last_is_time else 0, earliest, _NO_END, False)
 
 
 def kinds_of(tokens: SpeechTokens, vocabulary: int) -> array[int]:

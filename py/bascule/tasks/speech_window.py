@@ -95,7 +95,7 @@ class WindowDecoder:
         silent, first = await self._start(prompt)
         ids: list[int] = []
         total = 0.0
-        most = self._most(prompt)
+        max_tokens = self._max(prompt)
         while True:
             last, at = (ids or prompt)[-1], len(prompt) + len(ids) - 1
             stage = "decode_ms" if ids else "prompt_ms"
@@ -115,7 +115,7 @@ class WindowDecoder:
             if token == tokens.end:
                 break
             ids.append(token)
-            if len(ids) >= most:
+            if len(ids) >= max_tokens:
                 break
             if len(ids) % _TURN == 0:
                 await asyncio.sleep(0)
@@ -125,8 +125,8 @@ class WindowDecoder:
         """Return the best of `asked.beam_size` texts."""
         tokens, timed, totals = self._tokens, asked.timestamps, self.steps.totals
         rows = RowDecoder(self._rows, asked.beam_size, (), self.steps.not_finite)
-        most, end = self._most(prompt), tokens.end
-        search = Search(asked.beam_size, asked.patience, asked.length_penalty, end, most)
+        max_tokens, end = self._max(prompt), tokens.end
+        search = Search(asked.beam_size, asked.patience, asked.length_penalty, end, max_tokens)
 
         def weigh(logits: Array, ids: Sequence[int]) -> Array:
             return log_softmax(allowed_logits(logits, ids, tokens, timestamps=timed))
@@ -138,7 +138,7 @@ class WindowDecoder:
         totals["logits_reads"] += rows.passes
         return self._heard(list(best.ids), best.total, self._silence(logits), 0.0)
 
-    def _most(self, prompt: list[int]) -> int:
+    def _max(self, prompt: list[int]) -> int:
         """Return the most tokens of a window's text: half of the positions are for a prompt."""
         return min(self._places // 2 - 1, self._places - len(prompt))
 

@@ -16,8 +16,8 @@ _OPENS = "\"'“¿([{-"
 _CLOSES = "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001  full-width, as written
 _SENTENCE_ENDS = ".。!！?？"  # noqa: RUF001  as above
 # The upper bound of a typical word's duration; a word lasts at most twice as long as a typical one.
-_MOST_TYPICAL_S = 0.7
-_MOST_OFF_S = 0.5
+_MAX_TYPICAL_S = 0.7
+_MAX_OFF_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def timed_words(
 def typical_duration(words: Sequence[Timed]) -> float:
     """Return the median of the words' seconds, at most 0.7; 0 if all are empty."""
     lasting = [word.end - word.start for word in words if word.end > word.start]
-    return min(_MOST_TYPICAL_S, median(lasting)) if lasting else 0.0
+    return min(_MAX_TYPICAL_S, median(lasting)) if lasting else 0.0
 
 
 def without_pauses(words: Sequence[Timed], typical: float) -> list[Timed]:
@@ -167,9 +167,9 @@ def _within(words: list[Word], segment: Segment, typical: float, spoken: float) 
             words[1] = replace(words[1], start=bound)
             first = replace(first, end=bound)
         words[0] = first = replace(first, start=max(0.0, first.end - longest))
-    if first.start + _MOST_OFF_S < segment.start < first.end:
+    if first.start + _MAX_OFF_S < segment.start < first.end:
         words[0] = replace(first, start=max(0.0, min(first.end - typical, segment.start)))
     last = words[-1]
-    if last.start < segment.end < last.end - _MOST_OFF_S:
+    if last.start < segment.end < last.end - _MAX_OFF_S:
         words[-1] = replace(last, end=max(last.start + typical, segment.end))
     return words

@@ -27,7 +27,7 @@ from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, Placement
 from bascule.tasks.options import Asked, StreamOptions, read_options
 from bascule.tasks.sampler import GREEDY, Sampling
 from bascule.tasks.text_to_text_programs import Transformer, TransformPrograms
-from bascule.tasks.text_to_text_rows import MOST_ROWS, next_token
+from bascule.tasks.text_to_text_rows import MAX_ROWS, next_token
 from bascule.text.sentence_pieces import PieceTokenizer
 from bascule.text.streaming import Detokeniser
 
@@ -105,13 +105,13 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         over all of them. Without numpy, or if memory runs out, one after the other. `seed` and
         `progress` apply to each text.
         """
-        most = MOST_ROWS
+        max_batch = MAX_ROWS
         if batch_size is not None:
-            most = min(most, whole_number("batch_size", batch_size, 1))
+            max_batch = min(max_batch, whole_number("batch_size", batch_size, 1))
         if isinstance(texts, str):
             return await whole_text(self.stream(texts, **options))
         requests = [self._request(text, options) for text in strings("generate, texts", texts)]
-        together = most if len(requests) > 1 and most > 1 and await numpy_ready() else 1
+        together = max_batch if len(requests) > 1 and max_batch > 1 and await numpy_ready() else 1
         for first in range(0, len(requests), together):
             some = requests[first : first + together]
             if len(some) > 1:
@@ -282,10 +282,10 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         """Add the token at that position; NotFiniteError if its logits are not finite."""
         if token == NOT_A_TOKEN:
             raise NotFiniteError(self.name, f"a logit after token {at - 1}", self.tier)
-        result, most = writing.result, writing.asked.most
+        result, max_new_tokens = writing.result, writing.asked.max_new_tokens
         writing.push(token)
-        if not result.stop_reason and len(result.ids) == min(most, self.max_length - 1):
-            result.stop_reason = "length" if len(result.ids) == most else "context"
+        if not result.stop_reason and len(result.ids) == min(max_new_tokens, self.max_length - 1):
+            result.stop_reason = "length" if len(result.ids) == max_new_tokens else "context"
         if result.stop_reason:
             writing.rest()
 

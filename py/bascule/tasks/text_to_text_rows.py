@@ -19,7 +19,7 @@ from bascule.program.program import Dim, Program
 from bascule.tasks.options import Asked
 
 # The most texts of a pass.
-MOST_ROWS = 8
+MAX_ROWS = 8
 _FIRST_SLOTS = 64
 # Sources are padded to a multiple of this many tokens.
 _TOKENS = 32

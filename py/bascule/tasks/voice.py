@@ -113,9 +113,9 @@ class VoiceActivityModel(LoadedModel):
         results: list[Array] = []
         done = 0
         while done < total:
-            most = _PASSES[0] if total - done > _PASSES[-1] else _PASSES[-1]
-            count = min(most, total - done)
-            frames = self._frames(samples, done, most)
+            size = _PASSES[0] if total - done > _PASSES[-1] else _PASSES[-1]
+            count = min(size, total - done)
+            frames = self._frames(samples, done, size)
             await self._pause_under_pressure()
             logits, state = await self._on_device(frames, state, count)
             results.append(1 / (1 + np.exp(-np.maximum(logits, -80))))
@@ -202,8 +202,8 @@ def _ms(samples: int) -> int:
     return 1000 * samples // RATE
 
 
-def _within(name: str, value: object, most: float = inf) -> float:
-    if not is_number(value) or not 0 <= value <= most:
-        expected = "a number of at least 0" if most == inf else f"a number from 0 to {most:g}"
+def _within(name: str, value: object, maximum: float = inf) -> float:
+    if not is_number(value) or not 0 <= value <= maximum:
+        expected = "a number of at least 0" if maximum == inf else f"a number from 0 to {maximum:g}"
         raise InputError(name, expected, described(value))
     return float(value)

@@ -82,29 +82,29 @@ async def open_made(tokenizer_json: bytes, n_tokens: int, folder: str = "") -> T
 
 async def _remembered(
     tokenizer_json: bytes,
-    most_tokens: int | None,
+    max_tokens: int | None,
     folder: str,
     check: Callable[[], CheckedTokenizer],
 ) -> OpenedTokenizer:
-    """Return a tokenizer that truncates at `most_tokens`: made early, or checked and made now."""
+    """Return a tokenizer that truncates at `max_tokens`: made early, or checked and made now."""
     if not folder or sys.platform != "emscripten":
         checked = check()
     else:
         from bascule.text.tokenizer_browser import remember_checked, take_early
 
-        key = _checked_key(tokenizer_json, most_tokens)
+        key = _checked_key(tokenizer_json, max_tokens)
         early = take_early(key)
         if early is not None:
             return early
         checked = check()
-        await remember_checked(folder, key, checked, most_tokens)
-    tokenizer = await make_tokenizer(checked.json, most_tokens)
+        await remember_checked(folder, key, checked, max_tokens)
+    tokenizer = await make_tokenizer(checked.json, max_tokens)
     return OpenedTokenizer(tokenizer, checked.n_tokens, checked.n_added_to_text, checked.templates)
 
 
-def _checked_key(tokenizer_json: bytes, most_tokens: int | None) -> str:
+def _checked_key(tokenizer_json: bytes, max_tokens: int | None) -> str:
     """Return a key of bytes that this version's check has passed, with their truncation."""
-    return f"{__version__} {_CHECK} {hashlib.sha256(tokenizer_json).hexdigest()} {most_tokens}"
+    return f"{__version__} {_CHECK} {hashlib.sha256(tokenizer_json).hexdigest()} {max_tokens}"
 
 
 def _check_fit(opened: OpenedTokenizer, max_tokens: int, n_embeddings: int | None) -> None:

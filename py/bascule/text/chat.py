@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from bascule.text.template_renderer import Renderer
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
-_MOST_DEPTH = 16
+_MAX_DEPTH = 16
 # The integers that every JSON reader represents exactly.
-_MOST_NUMBER = 2**53
+_MAX_NUMBER = 2**53
 
 Message = Mapping[str, object]
 
@@ -143,8 +143,8 @@ def _check(messages: Sequence[Message]) -> None:
 
 def _check_value(value: object, where: str, depth: int = 0) -> None:
     """InputError unless it is JSON that natively and in a page means the same."""
-    if depth > _MOST_DEPTH:
-        raise InputError(where, f"at most {_MOST_DEPTH} levels", "more")
+    if depth > _MAX_DEPTH:
+        raise InputError(where, f"at most {_MAX_DEPTH} levels", "more")
     if isinstance(value, str):
         check_unicode(value, where)
     elif isinstance(value, Mapping):
@@ -157,7 +157,7 @@ def _check_value(value: object, where: str, depth: int = 0) -> None:
         for index, each in enumerate(value):
             _check_value(each, f"{where}[{index}]", depth + 1)
     elif isinstance(value, (int, float)):
-        if not -_MOST_NUMBER <= value <= _MOST_NUMBER:
+        if not -_MAX_NUMBER <= value <= _MAX_NUMBER:
             raise InputError(where, "a number up to 2**53", "one beyond")
     elif value is not None:
         raise InputError(where, "text, numbers, lists or mappings", type(value).__name__)

@@ -19,7 +19,7 @@ from bascule.text.spaced_steps import is_spaced, spaced_of, unigram_ids
 from bascule.text.vocabulary import (
     BYTE_OF,
     CONTROL,
-    MOST_TOKENS,
+    MAX_TOKENS,
     NORMAL,
     UNUSED,
     USER_DEFINED,
@@ -176,8 +176,8 @@ def _check_text(text: str, place: str) -> None:
 
 
 def _id(token: object, place: str) -> int:
-    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < MOST_TOKENS:
-        problem = f"a token has the id {str(token)[:40]}, expected a number below {MOST_TOKENS:,}"
+    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < MAX_TOKENS:
+        problem = f"a token has the id {str(token)[:40]}, expected a number below {MAX_TOKENS:,}"
         raise ModelFileError(place, problem)
     return token
 

@@ -91,16 +91,16 @@ def joined(
     return Row(ids, types, n_uncut)
 
 
-def longest_first(first: int, second: int, most: int) -> tuple[int, int]:
+def longest_first(first: int, second: int, max_tokens: int) -> tuple[int, int]:
     """Return how many tokens of two texts remain: the longer one is cut to the shorter, then both.
 
     As in `tokenizers`: of two that are both cut the longer one gets the odd token.
     """
-    if first + second <= most:
+    if first + second <= max_tokens:
         return first, second
     short, long = sorted((first, second))
-    if short <= most - short:
-        long = most - short
+    if short <= max_tokens - short:
+        long = max_tokens - short
     else:
-        short, long = most // 2, most - most // 2
+        short, long = max_tokens // 2, max_tokens - max_tokens // 2
     return (long, short) if first > second else (short, long)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
-MOST_TEMPLATE_CHARACTERS = 1 << 16
+MAX_TEMPLATE_CHARACTERS = 1 << 16
 # Of indents and separators.
-MOST_WIDTH = 64
+MAX_WIDTH = 64
 
 
 @dataclass(frozen=True, slots=True)

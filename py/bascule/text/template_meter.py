@@ -14,7 +14,7 @@ from typing import Any
 
 from bascule.text.template_limits import Limits, TemplateFault
 
-_MOST_BITS = 64
+_MAX_BITS = 64
 # Measured in Python: creating a value takes as long as some simple nodes.
 _MADE_STEPS = 8
 # And traversing a list item as long as reading this many characters.
@@ -53,8 +53,8 @@ class Meter:
         if isinstance(value, str):
             self._make(len(value), 0)
         elif isinstance(value, int):
-            if value.bit_length() > _MOST_BITS:
-                raise TemplateFault(f"a number has more than {_MOST_BITS} bits")
+            if value.bit_length() > _MAX_BITS:
+                raise TemplateFault(f"a number has more than {_MAX_BITS} bits")
         elif isinstance(value, (list, tuple, dict)):
             self._make(*self._weighed(value))
         return value

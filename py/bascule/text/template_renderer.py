@@ -14,7 +14,7 @@ from jinja2.visitor import NodeTransformer
 
 from bascule.text.template_limits import (
     LIMITS,
-    MOST_TEMPLATE_CHARACTERS,
+    MAX_TEMPLATE_CHARACTERS,
     TemplateFault,
     TemplateRefusal,
 )
@@ -34,8 +34,8 @@ class Renderer:
     """A parsed template. TemplateFault if it is invalid."""
 
     def __init__(self, source: str) -> None:
-        if len(source) > MOST_TEMPLATE_CHARACTERS:
-            raise TemplateFault(f"it is longer than {MOST_TEMPLATE_CHARACTERS:,} characters")
+        if len(source) > MAX_TEMPLATE_CHARACTERS:
+            raise TemplateFault(f"it is longer than {MAX_TEMPLATE_CHARACTERS:,} characters")
         self._environment = MeteredEnvironment()
         self._one_at_a_time = Lock()
         try:

@@ -26,9 +26,9 @@ from bascule.text.template_limits import (
     DAYS,
     FILTERS,
     LIMITS,
+    MAX_WIDTH,
     METHODS,
     MONTHS,
-    MOST_WIDTH,
     TESTS,
     TemplateFault,
     TemplateRefusal,
@@ -53,10 +53,10 @@ _COMPARISONS: MappingProxyType[str, Callable[[Any, Any], Any]] = MappingProxyTyp
     }
 )
 _JINJAS_OWN = frozenset(("_loop_vars", "_block_vars"))
-_MOST_ATTRIBUTE = 1000
-_MOST_NUMBER_CHARACTERS = 100
-_MOST_STRIPPED = 64
-_MOST_TITLE = 1 << 20
+_MAX_ATTRIBUTE = 1000
+_MAX_NUMBER_CHARACTERS = 100
+_MAX_STRIPPED = 64
+_MAX_TITLE = 1 << 20
 
 
 class _Space(Namespace):
@@ -148,8 +148,8 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         elif name == "dictsort" and isinstance(value, dict):
             self.meter.sorting([*value.keys(), *value.values()])
         elif name in ("int", "float") and isinstance(value, str):
-            if len(value) > _MOST_NUMBER_CHARACTERS:
-                result = f"{_MOST_NUMBER_CHARACTERS} characters"
+            if len(value) > _MAX_NUMBER_CHARACTERS:
+                result = f"{_MAX_NUMBER_CHARACTERS} characters"
                 raise TemplateFault(f"it reads a number of more than {result}")
         elif name == "title":
             self._check_title(value)
@@ -162,8 +162,8 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         by_attribute = {"sort": args[2:3], "unique": args[1:2], "map": ()}.get(name, args[:1])
         attribute: Any = next(iter(by_attribute), named.get("attribute"))
         if isinstance(attribute, str):
-            if len(attribute) > _MOST_ATTRIBUTE:
-                raise TemplateFault(f"an attribute has more than {_MOST_ATTRIBUTE} characters")
+            if len(attribute) > _MAX_ATTRIBUTE:
+                raise TemplateFault(f"an attribute has more than {_MAX_ATTRIBUTE} characters")
             self.meter.running(len(values) * len(re.split("[.,]", attribute)))
         if name in ("sort", "unique"):
             parts: list[Any] = [None]
@@ -174,8 +174,8 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
                 self.meter.sorting(keys)
 
     def _check_title(self, text: Any) -> None:
-        if isinstance(text, str) and len(text) > _MOST_TITLE:
-            raise TemplateFault(f"it makes a title of more than {_MOST_TITLE:,} characters")
+        if isinstance(text, str) and len(text) > _MAX_TITLE:
+            raise TemplateFault(f"it makes a title of more than {_MAX_TITLE:,} characters")
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Allow only what is listed: `to_bytes` of a number would be as bad as `__class__`."""
@@ -235,8 +235,8 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
     def _split(self, text: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
         self.meter.reading(len(text))
         # One more than allowed is enough to be rejected.
-        most = LIMITS.items + 1
-        return self.meter.making(text.split(sep, most if maxsplit < 0 else min(maxsplit, most)))
+        limit = LIMITS.items + 1
+        return self.meter.making(text.split(sep, limit if maxsplit < 0 else min(maxsplit, limit)))
 
     def _strip(self, name: str, text: Any, chars: str | None = None) -> str:
         text = str(text)
@@ -245,8 +245,8 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             return self.meter.making(getattr(text, name)())
         self.meter.reading(len(chars))
         chars = "".join(set(chars))
-        if len(chars) > _MOST_STRIPPED:
-            raise TemplateFault(f"it strips more than {_MOST_STRIPPED} different characters")
+        if len(chars) > _MAX_STRIPPED:
+            raise TemplateFault(f"it strips more than {_MAX_STRIPPED} different characters")
         # Each character is compared with all of these.
         self.meter.reading(len(text) * (1 + len(chars)))
         return self.meter.making(getattr(text, name)(chars))
@@ -257,8 +257,8 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         return self.meter.joining(self.meter.looping(values), str(d))
 
     def _indent(self, text: Any, width: int = 4, first: bool = False, blank: bool = False) -> str:
-        if not 0 <= width <= MOST_WIDTH:
-            raise TemplateFault(f"it indents by more than {MOST_WIDTH}")
+        if not 0 <= width <= MAX_WIDTH:
+            raise TemplateFault(f"it indents by more than {MAX_WIDTH}")
         text = str(text)
         n_lines = text.count("\n") + 1
         self.meter.grown(width, n_lines)
@@ -279,10 +279,10 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         sort_keys: bool = False,
     ) -> str:
         """Return JSON as transformers writes it: without the HTML escapes of Jinja's own."""
-        if indent is not None and not 0 <= indent <= MOST_WIDTH:
-            raise TemplateFault(f"it indents by more than {MOST_WIDTH}")
-        if separators is not None and max(map(len, separators)) > MOST_WIDTH:
-            raise TemplateFault(f"it separates by more than {MOST_WIDTH} characters")
+        if indent is not None and not 0 <= indent <= MAX_WIDTH:
+            raise TemplateFault(f"it indents by more than {MAX_WIDTH}")
+        if separators is not None and max(map(len, separators)) > MAX_WIDTH:
+            raise TemplateFault(f"it separates by more than {MAX_WIDTH} characters")
         between = 2 if separators is None else max(map(len, separators))
         self.meter.grown(_space_of(value, indent or 0, between), 1)
         if sort_keys:

@@ -38,7 +38,7 @@ def take_early(key: str) -> OpenedTokenizer | None:
 
 
 async def remember_checked(
-    folder: str, key: str, checked: CheckedTokenizer, most_tokens: int | None
+    folder: str, key: str, checked: CheckedTokenizer, max_tokens: int | None
 ) -> None:
     """Start to remember a folder's checked tokenizer.json for `take_early` of the next visit."""
     names = ("bridge/text.js", "bridge/remembered.js", "vendor/idb.js")
@@ -47,7 +47,7 @@ async def remember_checked(
         "key": key,
         "nTokens": checked.n_tokens,
         "nAdded": checked.n_added_to_text,
-        "mostTokens": _most(most_tokens),
+        "maxTokens": _js_limit(max_tokens),
         "templates": checked.templates and checked.templates.as_json(),
         "json": checked.json.decode(),
     }
@@ -55,7 +55,7 @@ async def remember_checked(
     text.keepChecked(remembered, idb, folder, json.dumps(record, ensure_ascii=False))
 
 
-def _most(max_tokens: int | None) -> int:
+def _js_limit(max_tokens: int | None) -> int:
     return _NO_END if max_tokens is None else max_tokens
 
 
@@ -70,7 +70,7 @@ class PageTokenizer:
         """Read tokenizer.json."""
         text, library = await bridge_modules(("bridge/text.js", "vendor/tokenizers.js"))
         try:
-            return cls(text.createTokenizer(library, data.decode(), _most(max_tokens)))
+            return cls(text.createTokenizer(library, data.decode(), _js_limit(max_tokens)))
         except (JsException, UnicodeDecodeError) as error:
             problem = js_message(error) if isinstance(error, JsException) else "it is not UTF-8"
             raise ModelFileError("tokenizer.json", f"it is not sound ({problem})") from None

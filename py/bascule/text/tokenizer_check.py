@@ -18,7 +18,7 @@ from bascule.base.json_object import TOKENIZER, json_object
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.text.pairs import Templates
 from bascule.text.tokenizer_steps import (
-    MOST_WIDTH,
+    MAX_WIDTH,
     UnknownStep,
     UnsoundStep,
     checked_decoder,
@@ -28,14 +28,14 @@ from bascule.text.tokenizer_steps import (
     flag,
     text,
 )
-from bascule.text.vocabulary import MOST_TOKENS
+from bascule.text.vocabulary import MAX_TOKENS
 
-_MOST_ADDED, _MOST_ADDED_CHARACTERS = 1 << 12, 1 << 16
-_MOST_ADDED_LENGTH = 128
+_MAX_ADDED, _MAX_ADDED_CHARACTERS = 1 << 12, 1 << 16
+_MAX_ADDED_LENGTH = 128
 # A trie of tokens is searched this deep from each character of a text.
-_MOST_TOKEN_LENGTH = 256
+_MAX_TOKEN_LENGTH = 256
 # The library tries all parts of a word of this many characters.
-_MOST_WORD = 256
+_MAX_WORD = 256
 _ADDED_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 Model = dict[str, Any]
@@ -98,25 +98,25 @@ def _model(value: object) -> tuple[Model, dict[str, int]]:
 
 
 def _word_piece(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
-    ids = _vocab(config, least=0)
-    unknown, most = config.get("unk_token"), config.get("max_input_chars_per_word", 100)
+    ids = _vocab(config, minimum=0)
+    unknown, max_chars = config.get("unk_token"), config.get("max_input_chars_per_word", 100)
     if not isinstance(unknown, str) or unknown not in ids:
         raise UnsoundStep(f"its token for unknown words, {str(unknown)[:40]!r}, is not a token")
-    if type(most) is not int or not 1 <= most <= _MOST_WORD:
-        result = str(most)[:40]
-        raise UnsoundStep(f"its max_input_chars_per_word is {result}, not 1 to {_MOST_WORD}")
-    prefix = text(0, MOST_WIDTH)(config.get("continuing_subword_prefix", "##"))
-    rest = {"continuing_subword_prefix": prefix, "max_input_chars_per_word": most}
+    if type(max_chars) is not int or not 1 <= max_chars <= _MAX_WORD:
+        result = str(max_chars)[:40]
+        raise UnsoundStep(f"its max_input_chars_per_word is {result}, not 1 to {_MAX_WORD}")
+    prefix = text(0, MAX_WIDTH)(config.get("continuing_subword_prefix", "##"))
+    rest = {"continuing_subword_prefix": prefix, "max_input_chars_per_word": max_chars}
     return {"unk_token": unknown, **rest, "vocab": ids}, ids
 
 
 def _bpe(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
-    ids = _vocab(config, least=1)
+    ids = _vocab(config, minimum=1)
     for name in ("dropout", "continuing_subword_prefix"):
         if config.get(name):
             raise UnknownStep(f"a BPE with {name}")
     suffix = config.get("end_of_word_suffix")
-    suffix = None if suffix is None else text(0, MOST_WIDTH)(suffix) or None
+    suffix = None if suffix is None else text(0, MAX_WIDTH)(suffix) or None
     unknown = config.get("unk_token")
     if unknown is not None and (not isinstance(unknown, str) or unknown not in ids):
         raise UnsoundStep(f"its token for unknown text, {str(unknown)[:40]!r}, is not a token")
@@ -140,8 +140,8 @@ def _merge(merge: object, ids: Mapping[str, int]) -> list[str]:
 
 def _unigram(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
     vocab, unknown = config.get("vocab"), config.get("unk_id")
-    if not isinstance(vocab, list) or not 1 <= len(vocab) <= MOST_TOKENS:
-        raise UnsoundStep(f"its vocab is not a list of 1 to {MOST_TOKENS:,} tokens")
+    if not isinstance(vocab, list) or not 1 <= len(vocab) <= MAX_TOKENS:
+        raise UnsoundStep(f"its vocab is not a list of 1 to {MAX_TOKENS:,} tokens")
     if type(unknown) is not int or not 0 <= unknown < len(vocab):
         raise UnsoundStep(f"its unk_id is {str(unknown)[:40]}, which is not a token")
     pairs: list[tuple[str, float]] = []
@@ -149,7 +149,7 @@ def _unigram(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
     for index, each in enumerate(vocab):
         match each:
             case [str(token), int() | float() as score] if isfinite(score):
-                pairs.append((_token(token, least=1), float(score)))
+                pairs.append((_token(token, minimum=1), float(score)))
             case _:
                 raise UnsoundStep(f"{str(each)[:80]} is not a token with its score")
         ids[token] = index
@@ -164,45 +164,45 @@ _MODELS: Mapping[str, Callable[[Mapping[str, Any]], tuple[Model, dict[str, int]]
 )
 
 
-def _vocab(config: Mapping[str, Any], *, least: int) -> dict[str, int]:
+def _vocab(config: Mapping[str, Any], *, minimum: int) -> dict[str, int]:
     vocab = config.get("vocab")
     if not isinstance(vocab, dict) or not vocab:
         raise UnsoundStep("its model has no vocab")
-    ids = {_token(token, least=least): _id(number) for token, number in vocab.items()}
+    ids = {_token(token, minimum=minimum): _id(number) for token, number in vocab.items()}
     if len(set(ids.values())) < len(ids):
         raise UnsoundStep("two tokens have one id")
     return ids
 
 
-def _token(token: str, *, least: int) -> str:
-    if not least <= len(token) <= _MOST_TOKEN_LENGTH:
-        raise UnsoundStep(f"a token has {len(token):,} characters, not 1 to {_MOST_TOKEN_LENGTH}")
+def _token(token: str, *, minimum: int) -> str:
+    if not minimum <= len(token) <= _MAX_TOKEN_LENGTH:
+        raise UnsoundStep(f"a token has {len(token):,} characters, not 1 to {_MAX_TOKEN_LENGTH}")
     return token
 
 
 def _id(number: object) -> int:
-    if type(number) is not int or not 0 <= number < MOST_TOKENS:
+    if type(number) is not int or not 0 <= number < MAX_TOKENS:
         result = str(number)[:40]
-        raise UnsoundStep(f"a token has the id {result}, expected a number below {MOST_TOKENS:,}")
+        raise UnsoundStep(f"a token has the id {result}, expected a number below {MAX_TOKENS:,}")
     return number
 
 
 def _added_tokens(tokens: object, ids: dict[str, int]) -> list[dict[str, Any]]:
     """Return the added tokens, and add their ids to `ids`."""
-    if not isinstance(tokens, list | None) or len(tokens or []) > _MOST_ADDED:
-        raise UnsoundStep(f"its added_tokens are not a list of at most {_MOST_ADDED:,}")
+    if not isinstance(tokens, list | None) or len(tokens or []) > _MAX_ADDED:
+        raise UnsoundStep(f"its added_tokens are not a list of at most {_MAX_ADDED:,}")
     by_id = {number: token for token, number in ids.items()}
     results: list[dict[str, Any]] = []
     for each in tokens or []:
         if not isinstance(each, dict):
             raise UnsoundStep("one of its added_tokens is not an object")
-        content, number = text(1, _MOST_ADDED_LENGTH)(each.get("content")), _id(each.get("id"))
+        content, number = text(1, _MAX_ADDED_LENGTH)(each.get("content")), _id(each.get("id"))
         if ids.get(content, number) != number or by_id.get(number, content) != content:
             raise UnsoundStep(f"its added token {content[:40]!r} has another id: {number:,}")
         ids[content], by_id[number] = number, content
         flags = {name: flag(each.get(name, False)) for name in _ADDED_FLAGS}
         results.append({"id": number, "content": content, **flags})
-    if sum(len(each["content"]) for each in results) > _MOST_ADDED_CHARACTERS:
-        most = f"{_MOST_ADDED_CHARACTERS:,}"
-        raise UnsoundStep(f"its added tokens have more than {most} characters together")
+    if sum(len(each["content"]) for each in results) > _MAX_ADDED_CHARACTERS:
+        limit = f"{_MAX_ADDED_CHARACTERS:,}"
+        raise UnsoundStep(f"its added tokens have more than {limit} characters together")
     return results

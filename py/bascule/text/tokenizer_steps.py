@@ -16,16 +16,16 @@ from typing import Any, Literal, NamedTuple
 from bascule.text.pairs import Piece, Templates, n_special
 from bascule.text.pretokenizers import cuts_words_alone, known_expression, known_replaced
 
-MOST_STEPS = 16
+MAX_STEPS = 16
 # Without any template two texts follow each other.
 _BARE = Templates((("A", 0),), (("A", 0), ("B", 1)))
 # The longest fixed texts and prefixes.
-MOST_WIDTH = 16
+MAX_WIDTH = 16
 # How many times longer all replacements together may make a text.
-_MOST_GROWTH = 8
-_MOST_CHARSMAP_NBYTES = 1 << 20
+_MAX_GROWTH = 8
+_MAX_CHARSMAP_NBYTES = 1 << 20
 # The longest in Unicode is the 33 bytes of U+FDFA.
-_MOST_MAPPED_NBYTES = 64
+_MAX_MAPPED_NBYTES = 64
 
 Check = Callable[[object], Any]
 Steps = list[dict[str, Any]]
@@ -51,12 +51,12 @@ def optional_flag(value: object) -> bool | None:
     return None if value is None else flag(value)
 
 
-def text(least: int, most: int) -> Check:
-    """Check a string of `least` to `most` characters."""
+def text(minimum: int, maximum: int) -> Check:
+    """Check a string of `minimum` to `maximum` characters."""
 
     def check(value: object) -> str:
-        if not isinstance(value, str) or not least <= len(value) <= most:
-            raise UnsoundStep(f"{_short(value)} is not a text of {least} to {most} characters")
+        if not isinstance(value, str) or not minimum <= len(value) <= maximum:
+            raise UnsoundStep(f"{_short(value)} is not a text of {minimum} to {maximum} characters")
         return value
 
     return check
@@ -75,7 +75,7 @@ def _pattern(known: Callable[[str], str | None]) -> Check:
     def check(value: Any) -> dict[str, str]:
         match value:
             case {"String": written} if len(value) == 1:
-                return {"String": text(1, MOST_WIDTH)(written)}
+                return {"String": text(1, MAX_WIDTH)(written)}
             case {"Regex": str(written)} if len(value) == 1:
                 result = known(written)
                 if result is None:
@@ -89,7 +89,7 @@ def _pattern(known: Callable[[str], str | None]) -> Check:
 
 def _charsmap(value: Any) -> str:
     """Check SentencePiece's table in base64: the size of a trie, the trie, NUL-terminated texts."""
-    if not isinstance(value, str) or len(value) > _MOST_CHARSMAP_NBYTES * 4 // 3 + 4:
+    if not isinstance(value, str) or len(value) > _MAX_CHARSMAP_NBYTES * 4 // 3 + 4:
         raise UnsoundStep("its precompiled_charsmap is not a text of at most 1 MiB")
     try:
         raw = base64.b64decode(value, validate=True)
@@ -99,8 +99,8 @@ def _charsmap(value: Any) -> str:
         mapped = raw[4 + trie_nbytes :].decode()
     except (binascii.Error, ValueError):
         raise UnsoundStep("its precompiled_charsmap is damaged") from None
-    if max(len(each.encode()) for each in mapped.split("\0")) > _MOST_MAPPED_NBYTES:
-        raise UnsoundStep(f"it replaces a character by more than {_MOST_MAPPED_NBYTES} bytes")
+    if max(len(each.encode()) for each in mapped.split("\0")) > _MAX_MAPPED_NBYTES:
+        raise UnsoundStep(f"it replaces a character by more than {_MAX_MAPPED_NBYTES} bytes")
     return value
 
 
@@ -118,7 +118,7 @@ _NORMALIZERS: Mapping[str, Fields] = MappingProxyType(
         **{kind: {} for kind in ("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents")},
         "Strip": {"strip_left": flag, "strip_right": flag},
         "Precompiled": {"precompiled_charsmap": _charsmap},
-        "Replace": {"pattern": _pattern(known_replaced), "content": text(0, MOST_WIDTH)},
+        "Replace": {"pattern": _pattern(known_replaced), "content": text(0, MAX_WIDTH)},
     }
 )
 _PRETOKENIZERS: Mapping[str, Fields] = MappingProxyType(
@@ -145,7 +145,7 @@ _PRETOKENIZERS: Mapping[str, Fields] = MappingProxyType(
 
 _DECODERS: Mapping[str, Fields] = MappingProxyType(
     {
-        "WordPiece": {"prefix": text(0, MOST_WIDTH), "cleanup": flag},
+        "WordPiece": {"prefix": text(0, MAX_WIDTH), "cleanup": flag},
         "ByteLevel": _BYTE_LEVEL,
         "Metaspace": _PRETOKENIZERS["Metaspace"],
     }
@@ -161,7 +161,7 @@ def checked_normalizer(value: object) -> dict[str, Any] | None:
             pattern = step.get("pattern", {})
             shortest = len(pattern["String"]) if "String" in pattern else 1
             growth *= max(1.0, len(step.get("content", "")) / shortest)
-    if growth > _MOST_GROWTH:
+    if growth > _MAX_GROWTH:
         raise UnsoundStep(f"its normalizer makes a text {growth:,.0f} times as long")
     return _sequence(steps, "normalizers")
 
@@ -259,7 +259,7 @@ def _pieces(
     listed: object, step: Mapping[str, Any], ids: Mapping[str, int]
 ) -> list[_TemplatePiece]:
     results: list[_TemplatePiece] = []
-    for piece in listed if isinstance(listed, list) and len(listed) <= MOST_STEPS else [None]:
+    for piece in listed if isinstance(listed, list) and len(listed) <= MAX_STEPS else [None]:
         match piece:
             case {"Sequence": {"id": "A" | "B" as text, **rest}}:
                 results.append(_TemplatePiece(True, text, rest.get("type_id", 0)))
@@ -320,11 +320,11 @@ def _kinds(value: object, inside: str) -> Sequence[tuple[str, Mapping[str, Any]]
             inner: object = step.get(inside)
             if not isinstance(inner, list):
                 raise UnsoundStep(f"its sequence has no {inside}")
-            waiting = [*inner[: MOST_STEPS + 1], *waiting]
+            waiting = [*inner[: MAX_STEPS + 1], *waiting]
         else:
             results.append((kind, step))
-        if seen > 2 * MOST_STEPS or len(results) > MOST_STEPS:
-            raise UnsoundStep(f"it has more than {MOST_STEPS} {inside}")
+        if seen > 2 * MAX_STEPS or len(results) > MAX_STEPS:
+            raise UnsoundStep(f"it has more than {MAX_STEPS} {inside}")
     return results
 
 

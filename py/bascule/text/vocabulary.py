@@ -16,19 +16,19 @@ from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.text.pretokenizers import PRETOKENIZERS, PreTokenizer
 from bascule.text.spaced import BYTES, Spaced, merges_of
 
-MOST_TOKENS = 1 << 20
-MOST_TOKEN_CHARACTERS = 1 << 12
+MAX_TOKENS = 1 << 20
+MAX_TOKEN_CHARACTERS = 1 << 12
 # Each of these is searched for at every position of a text.
-MOST_CONTROL = 1 << 14
-MOST_CONTROL_CHARACTERS = 1 << 7
+MAX_CONTROL = 1 << 14
+MAX_CONTROL_CHARACTERS = 1 << 7
 # The library builds an automaton of these, with a state for each of their characters.
-MOST_USER_DEFINED = 1 << 14
-MOST_USER_DEFINED_CHARACTERS = 1 << 18
+MAX_USER_DEFINED = 1 << 14
+MAX_USER_DEFINED_CHARACTERS = 1 << 18
 _PREFIX = "tokenizer.ggml."
 # The kinds of tokens, by GGUF's numbers.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 # Merges that follow from scores: each token is split at every character.
-_MOST_CUT, _MOST_CUTS = 1 << 8, 1 << 23
+_MAX_CUT, _MAX_CUTS = 1 << 8, 1 << 23
 # Texts that always end a turn, as in llama.cpp.
 _ENDS = frozenset(
     ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>")
@@ -120,11 +120,11 @@ def read_vocabulary(metadata: Mapping[str, object], place: str) -> Vocabulary:
 def _read_scored(config: dict[str, object], place: str) -> Vocabulary:
     """Read SentencePiece's BPE, whose merges follow from scores; defaults are llama.cpp's."""
     tokens = _tokens(config, place)
-    kinds = _kinds(config, len(tokens), place, most=BYTE)
+    kinds = _kinds(config, len(tokens), place, maximum=BYTE)
     if lacking := set(BYTES).difference(tokens):
         raise _fault(place, "tokens", "one for each byte", f"no {min(lacking)}")
-    if max(map(len, tokens)) > _MOST_CUT or sum(map(len, tokens)) > _MOST_CUTS:
-        raise _fault(place, "tokens", f"tokens of at most {_MOST_CUT} characters", "longer ones")
+    if max(map(len, tokens)) > _MAX_CUT or sum(map(len, tokens)) > _MAX_CUTS:
+        raise _fault(place, "tokens", f"tokens of at most {_MAX_CUT} characters", "longer ones")
     scores = config.get("scores")
     if not isinstance(scores, Sequence) or isinstance(scores, str) or len(scores) != len(tokens):
         raise _fault(place, "scores", f"{len(tokens):,} numbers", _kind(scores))
@@ -209,11 +209,11 @@ def _strings(metadata: Mapping[str, object], key: str, place: str) -> tuple[str,
 
 def _tokens(metadata: Mapping[str, object], place: str) -> tuple[str, ...]:
     tokens = _strings(metadata, "tokens", place)
-    if not 1 <= len(tokens) <= MOST_TOKENS:
-        raise _fault(place, "tokens", f"1 to {MOST_TOKENS:,}", f"{len(tokens):,}")
+    if not 1 <= len(tokens) <= MAX_TOKENS:
+        raise _fault(place, "tokens", f"1 to {MAX_TOKENS:,}", f"{len(tokens):,}")
     longest = max(map(len, tokens))
-    if longest > MOST_TOKEN_CHARACTERS:
-        expected = f"tokens of at most {MOST_TOKEN_CHARACTERS:,} characters"
+    if longest > MAX_TOKEN_CHARACTERS:
+        expected = f"tokens of at most {MAX_TOKEN_CHARACTERS:,} characters"
         raise _fault(place, "tokens", expected, f"{longest:,}")
     if len(set(tokens)) < len(tokens):
         raise _fault(place, "tokens", "each token once", "one twice")
@@ -221,25 +221,25 @@ def _tokens(metadata: Mapping[str, object], place: str) -> tuple[str, ...]:
 
 
 def _kinds(
-    metadata: Mapping[str, object], n_tokens: int, place: str, *, most: int = UNUSED
+    metadata: Mapping[str, object], n_tokens: int, place: str, *, maximum: int = UNUSED
 ) -> Sequence[int]:
     value = metadata.get("token_type")
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise _fault(place, "token_type", "a list of numbers", _kind(value))
     if len(value) != n_tokens:
         raise _fault(place, "token_type", f"{n_tokens:,} numbers", f"{len(value):,}")
-    if not all(type(kind) is int and NORMAL <= kind <= most for kind in value):
-        raise _fault(place, "token_type", f"numbers from 1 to {most}", "others")
+    if not all(type(kind) is int and NORMAL <= kind <= maximum for kind in value):
+        raise _fault(place, "token_type", f"numbers from 1 to {maximum}", "others")
     return value
 
 
 def _check_control(control: Mapping[str, int], place: str) -> None:
-    if len(control) > MOST_CONTROL:
-        raise _fault(place, "tokens", f"at most {MOST_CONTROL:,} of control", f"{len(control):,}")
+    if len(control) > MAX_CONTROL:
+        raise _fault(place, "tokens", f"at most {MAX_CONTROL:,} of control", f"{len(control):,}")
     for text in control:
         # A single character could not be distinguished from the same character in a message.
-        if not 2 <= len(text) <= MOST_CONTROL_CHARACTERS:
-            expected = f"control tokens of 2 to {MOST_CONTROL_CHARACTERS} characters"
+        if not 2 <= len(text) <= MAX_CONTROL_CHARACTERS:
+            expected = f"control tokens of 2 to {MAX_CONTROL_CHARACTERS} characters"
             raise _fault(place, "tokens", expected, f"{len(text):,}")
 
 
@@ -247,11 +247,9 @@ def _check_user_defined(tokens: Mapping[str, int], place: str) -> None:
     if "" in tokens:
         raise _fault(place, "tokens", "a text for each token of the users", "an empty one")
     characters = sum(map(len, tokens))
-    if len(tokens) > MOST_USER_DEFINED or characters > MOST_USER_DEFINED_CHARACTERS:
-        most = (
-            f"{MOST_USER_DEFINED:,} of the users with {MOST_USER_DEFINED_CHARACTERS:,} characters"
-        )
-        raise _fault(place, "tokens", f"at most {most}", f"{len(tokens):,} with {characters:,}")
+    if len(tokens) > MAX_USER_DEFINED or characters > MAX_USER_DEFINED_CHARACTERS:
+        limit = f"{MAX_USER_DEFINED:,} of the users with {MAX_USER_DEFINED_CHARACTERS:,} characters"
+        raise _fault(place, "tokens", f"at most {limit}", f"{len(tokens):,} with {characters:,}")
 
 
 def _id(metadata: Mapping[str, object], name: str, n_tokens: int, place: str) -> int | None:

@@ -16,7 +16,7 @@ from bascule.base.arguments import described
 from bascule.base.arrays import Array, np
 from bascule.errors import BasculeError, InputError, SetupError
 
-MOST_PIXELS = 1 << 26  # 67 megapixels: 200 MB of them
+MAX_PIXELS = 1 << 26  # 67 megapixels: 200 MB of them
 _KINDS = "a path, the bytes of a file, a PIL image or an array (H, W, 3) uint8"
 _NEED = "Install Pillow: pip install 'bascule[images]', in a page loadPackage('pillow')."
 
@@ -45,7 +45,7 @@ def pixels_of(where: str, image: Any) -> Array:
 
     Rotated by its EXIF; of an animation the first frame; transparency is dropped, and 16 bits per
     channel become 8. InputError for anything that is not an image, cannot be decoded, or has more
-    than MOST_PIXELS pixels; SetupError if Pillow is needed and not installed.
+    than MAX_PIXELS pixels; SetupError if Pillow is needed and not installed.
     """
     if isinstance(image, bytes | bytearray | memoryview):
         return _decoded(where, BytesIO(bytes(image)), f"{len(image):,} bytes")
@@ -119,13 +119,13 @@ def _from_array(where: str, value: Any) -> Array:
 def _check_size(where: str, height: int, width: int) -> None:
     if min(height, width) < 1:
         raise InputError(where, "an image of one pixel or more", f"{width:,} x {height:,}")
-    if height * width > MOST_PIXELS:
+    if height * width > MAX_PIXELS:
         raise _too_large(where, f"{width:,} x {height:,} pixels")
 
 
 def _too_large(where: str, size: str) -> InputError:
     hint = "Make it smaller first; models see a few hundred pixels a side."
-    return InputError(where, f"an image of at most {MOST_PIXELS:,} pixels", size, hint=hint)
+    return InputError(where, f"an image of at most {MAX_PIXELS:,} pixels", size, hint=hint)
 
 
 def pillow_or_none() -> Any | None:

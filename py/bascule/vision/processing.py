@@ -10,7 +10,7 @@ from typing import Any
 from bascule.base.arguments import is_number
 from bascule.base.arrays import Array, np
 from bascule.errors import InputError, ModelFileError, UnsupportedModelError
-from bascule.vision.decoding import MOST_PIXELS, pillow_or_none
+from bascule.vision.decoding import MAX_PIXELS, pillow_or_none
 from bascule.vision.resize import Filter, resize
 
 _FILTERS: Mapping[int, Filter] = {1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}
@@ -55,7 +55,7 @@ class ImageProcessing:
         if self.shortest:
             short, long = sorted((height, width))
             edge = int(self.shortest * long / short)
-            if edge * self.shortest > MOST_PIXELS:
+            if edge * self.shortest > MAX_PIXELS:
                 expected = "an image whose sides are not that different"
                 raise InputError(where, expected, f"{width:,} x {height:,} pixels")
             wanted = (self.shortest, edge) if height <= width else (edge, self.shortest)

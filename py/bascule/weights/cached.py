@@ -25,7 +25,7 @@ from bascule.errors import (
     ModelFileError,
     SourceError,
 )
-from bascule.weights.journal import MOST_CHUNKS, Entry, Journal, key_of
+from bascule.weights.journal import MAX_CHUNKS, Entry, Journal, key_of
 from bascule.weights.manifest import Expected
 from bascule.weights.remote import Patience, Remote, Version
 from bascule.weights.source import EVICTED_HINT
@@ -37,9 +37,9 @@ SILENCE_S = 10.0
 
 
 # Bytes that may be written between two checks of the free space.
-_MOST_CREDIT_NBYTES = 64 << 20
+_MAX_CREDIT_NBYTES = 64 << 20
 # Bytes that may wait in memory until the model's header has been read.
-_MOST_WAITING_NBYTES = 64 << 20
+_MAX_WAITING_NBYTES = 64 << 20
 
 
 class Keeping:
@@ -139,11 +139,11 @@ class CachedFile:
             self._waiting = waiting
             self._use = self._journal.hold(self._key)
 
-    async def read_all(self, most: int) -> bytes:
+    async def read_all(self, max_nbytes: int) -> bytes:
         """Read all bytes of a small file; the server need not report its size."""
         if self.entry.nbytes >= 0:
             return b"".join([await self.chunk(i) for i in range(len(self.entry.hashes))])
-        data = await self.remote.whole(most)
+        data = await self.remote.whole(max_nbytes)
         assert self.remote.version is not None
         self._entry = self._fresh(self.remote.version, self._chunk_nbytes)
         for index in range(len(self.entry.hashes)):
@@ -251,11 +251,11 @@ class CachedFile:
                 self._keeping.stop(f"its folder cannot be used ({error.strerror})")
 
     def _fresh(self, version: Version, chunk_nbytes: int) -> Entry:
-        if version.nbytes > MOST_CHUNKS * chunk_nbytes:
+        if version.nbytes > MAX_CHUNKS * chunk_nbytes:
             raise ModelFileError(
                 self.url,
                 f"the server claims {version.nbytes:,} bytes, more than the "
-                f"{MOST_CHUNKS * chunk_nbytes:,} that are read of a file",
+                f"{MAX_CHUNKS * chunk_nbytes:,} that are read of a file",
                 hint="The Content-Length of that server is wrong, or this is no model's file.",
             )
         hashes = [""] * max(0, -(-version.nbytes // chunk_nbytes))
@@ -371,10 +371,10 @@ class CachedFile:
             try:
                 space = journal.space()
                 missing = self.entry.hashes.count("") * self.entry.chunk_nbytes + nbytes
-                lacking = min(missing, self.entry.nbytes) - space.most
+                lacking = min(missing, self.entry.nbytes) - space.freeable
                 if lacking <= 0 and nbytes > space.free:
                     if not self._keeping.trusted:
-                        if sum(map(len, self._waiting.values())) + nbytes <= _MOST_WAITING_NBYTES:
+                        if sum(map(len, self._waiting.values())) + nbytes <= _MAX_WAITING_NBYTES:
                             self._waiting[digest] = data
                         return False
                     lacking = journal.make_room(nbytes)
@@ -388,7 +388,7 @@ class CachedFile:
                     f"{self.url} is not cached: not enough space ({lacking / 1e6:.1f} MB missing)."
                 )
                 return False
-            self._credit = max(nbytes, min(space.free, _MOST_CREDIT_NBYTES))
+            self._credit = max(nbytes, min(space.free, _MAX_CREDIT_NBYTES))
         self._credit -= nbytes
         return True
 

@@ -18,7 +18,7 @@ from bascule.weights.safetensors import DTYPE_NBYTES, TensorInfo
 
 _VERSION = 6
 _TYPES = ("F32", "I8", "I16", "I32", "F16", "BF16")
-_MOST_VARIABLES, _MOST_AXES, _MOST_NAME = 10_000, 8, 1024
+_MAX_VARIABLES, _MAX_AXES, _MAX_NAME = 10_000, 8, 1024
 # A header precedes each variable's data: read this much where one is expected.
 _AHEAD = 4096
 Read = Callable[[int, int], Awaitable[bytes]]
@@ -66,7 +66,7 @@ class _Cursor:
     async def string(self) -> str:
         """Return a string."""
         length = await self.number("H")
-        if not 1 < length <= _MOST_NAME:
+        if not 1 < length <= _MAX_NAME:
             raise ModelFileError(self._file, f"it has a name of {length:,} bytes")
         raw = await self.take(length)
         name = raw[:-1].decode("ascii", "replace")
@@ -115,7 +115,7 @@ async def read_bin_header(read: Read, nbytes: int, file: str) -> BinHeader:
 
 async def _count(cursor: _Cursor, kind: str) -> int:
     result = await cursor.number("I")
-    if result > _MOST_VARIABLES:
+    if result > _MAX_VARIABLES:
         raise cursor.fail(f"it claims {result:,} {kind}")
     return result
 
@@ -123,7 +123,7 @@ async def _count(cursor: _Cursor, kind: str) -> int:
 async def _variable(cursor: _Cursor) -> TensorInfo:
     name = await cursor.string()
     axes = await cursor.number("B")
-    if axes > _MOST_AXES:
+    if axes > _MAX_AXES:
         raise cursor.fail(f"variable {name[:80]!r} claims {axes} axes")
     shape = struct.unpack(f"<{axes}I", await cursor.take(4 * axes))
     kind, size = await cursor.number("B"), await cursor.number("I")

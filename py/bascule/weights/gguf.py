@@ -18,7 +18,7 @@ from typing import NamedTuple
 from bascule.base.dtypes import BLOCKS, UNREAD_TYPES, BlockType
 from bascule.weights.gguf_reader import (
     INNER_ARRAY_ITEMS,
-    MOST_HEADER_NBYTES,
+    MAX_HEADER_NBYTES,
     Reader,
     Short,
     fault,
@@ -30,17 +30,17 @@ DEFAULT_ALIGNMENT = 32
 # Enough for a vocabulary of 49k tokens.
 FIRST_READ_NBYTES = 2 << 20
 _VERSIONS = (2, 3)
-_MOST_KEYS = 1 << 16
-_MOST_TENSORS = 1 << 16
-_MOST_DEPTH = 4
-_MOST_KEY_NBYTES = 65_535
-_MOST_TENSOR_NAME_NBYTES = 64
-_MOST_DIMENSIONS = 4
-_MOST_ELEMENTS = 1 << 53
+_MAX_KEYS = 1 << 16
+_MAX_TENSORS = 1 << 16
+_MAX_DEPTH = 4
+_MAX_KEY_NBYTES = 65_535
+_MAX_TENSOR_NAME_NBYTES = 64
+_MAX_DIMENSIONS = 4
+_MAX_ELEMENTS = 1 << 53
 # The smallest size of a key or a tensor entry: a name of one byte, and a value of one byte or one
 # dimension.
-_LEAST_KEY_NBYTES = 8 + 1 + 4 + 1
-_LEAST_TENSOR_NBYTES = 8 + 1 + 4 + 8 + 4 + 8
+_MIN_KEY_NBYTES = 8 + 1 + 4 + 1
+_MIN_TENSOR_NBYTES = 8 + 1 + 4 + 8 + 4 + 8
 
 _BOOL, _STRING, _ARRAY, _UINT32 = 7, 8, 9, 4
 # Value type -> its name and its struct and array code (None: it has a reader of its own).
@@ -98,7 +98,7 @@ async def read_gguf_header(
 ) -> GgufHeader:
     """Read a file's header in growing ranges; `read(offset, nbytes)` returns those bytes.
 
-    Each byte is read once, and at most MOST_HEADER_NBYTES of them. ModelFileError as `parse_gguf`.
+    Each byte is read once, and at most MAX_HEADER_NBYTES of them. ModelFileError as `parse_gguf`.
     """
     data = b""
     wanted = min(FIRST_READ_NBYTES, file_nbytes)
@@ -118,7 +118,7 @@ def parse_gguf(data: bytes, file_nbytes: int, place: str) -> GgufHeader | NeedMo
 
     Returns NeedMore if the header is longer than `data`; it asks for at least twice as much, so
     each byte is parsed about twice in all. Never NeedMore if `data` is the whole file.
-    ModelFileError unless the header is sound, at most MOST_HEADER_NBYTES long, and its tensors lie
+    ModelFileError unless the header is sound, at most MAX_HEADER_NBYTES long, and its tensors lie
     inside the file without overlapping; `place` names the file in the message.
     """
     if len(data) > file_nbytes:
@@ -126,14 +126,14 @@ def parse_gguf(data: bytes, file_nbytes: int, place: str) -> GgufHeader | NeedMo
     try:
         return _parse(Reader(data, file_nbytes, place))
     except Short as short:
-        doubled = min(2 * len(data), file_nbytes, MOST_HEADER_NBYTES)
+        doubled = min(2 * len(data), file_nbytes, MAX_HEADER_NBYTES)
         return NeedMore(max(short.nbytes, doubled))
 
 
 def _parse(reader: Reader) -> GgufHeader:
     version = _version(reader)
-    n_tensors = reader.count("number of tensors", _MOST_TENSORS, _LEAST_TENSOR_NBYTES)
-    n_keys = reader.count("number of metadata keys", _MOST_KEYS, _LEAST_KEY_NBYTES)
+    n_tensors = reader.count("number of tensors", _MAX_TENSORS, _MIN_TENSOR_NBYTES)
+    n_keys = reader.count("number of metadata keys", _MAX_KEYS, _MIN_KEY_NBYTES)
     metadata, alignment = _metadata(reader, n_keys)
     table = [_entry(reader, index) for index in range(n_tensors)]
     data_start = -(-reader.at // alignment) * alignment
@@ -170,7 +170,7 @@ def _metadata(reader: Reader, n_keys: int) -> tuple[dict[str, Value], int]:
     metadata: dict[str, Value] = {}
     alignment = DEFAULT_ALIGNMENT
     for index in range(n_keys):
-        key = reader.name(f"metadata key {index:,}", _MOST_KEY_NBYTES)
+        key = reader.name(f"metadata key {index:,}", _MAX_KEY_NBYTES)
         where = f"metadata {quoted(key)}"
         if key in metadata:
             raise reader.fault(where, "a key of its own", "it twice")
@@ -201,8 +201,8 @@ def _value(reader: Reader, code: int, where: str, depth: int) -> Value:
 
 
 def _array(reader: Reader, where: str, depth: int) -> Sequence[Value]:
-    if depth > _MOST_DEPTH:
-        raise reader.fault(where, f"arrays nested at most {_MOST_DEPTH} deep", "more")
+    if depth > _MAX_DEPTH:
+        raise reader.fault(where, f"arrays nested at most {_MAX_DEPTH} deep", "more")
     code = reader.u32(where)
     count = reader.u64(where)
     if code == _STRING:
@@ -247,11 +247,11 @@ class _Entry(NamedTuple):
 
 
 def _entry(reader: Reader, index: int) -> _Entry:
-    name = reader.name(f"name of tensor {index:,}", _MOST_TENSOR_NAME_NBYTES)
+    name = reader.name(f"name of tensor {index:,}", _MAX_TENSOR_NAME_NBYTES)
     where = f"tensor {quoted(name)}"
     n_dimensions = reader.u32(where)
-    if not 1 <= n_dimensions <= _MOST_DIMENSIONS:
-        raise reader.fault(where, f"1 to {_MOST_DIMENSIONS} dimensions", f"{n_dimensions:,}")
+    if not 1 <= n_dimensions <= _MAX_DIMENSIONS:
+        raise reader.fault(where, f"1 to {_MAX_DIMENSIONS} dimensions", f"{n_dimensions:,}")
     # The file lists the innermost dimension first.
     shape = tuple(reversed([reader.u64(where) for _ in range(n_dimensions)]))
     return _Entry(name, shape, type=reader.u32(where), offset=reader.u64(where))
@@ -269,8 +269,8 @@ def _tensor(reader: Reader, entry: _Entry, alignment: int, data_start: int) -> G
     if min(shape) < 1:
         raise reader.fault(where, "dimensions from 1", f"shape {shape}")
     count = prod(shape)
-    if count > _MOST_ELEMENTS:
-        raise reader.fault(where, f"at most {_MOST_ELEMENTS:,} elements", f"shape {shape}")
+    if count > _MAX_ELEMENTS:
+        raise reader.fault(where, f"at most {_MAX_ELEMENTS:,} elements", f"shape {shape}")
     if shape[-1] % block.n_elements:
         expected = f"rows of a multiple of {block.n_elements} elements for {BlockType(kind).name}"
         raise reader.fault(where, expected, f"rows of {shape[-1]:,}")

@@ -11,9 +11,9 @@ import struct
 from bascule.errors import ModelFileError
 
 # Large vocabularies (262k tokens with their merges) need about 16 MiB.
-MOST_HEADER_NBYTES = 64 << 20
+MAX_HEADER_NBYTES = 64 << 20
 # Strings, booleans and nested arrays cost Python more time and memory than bytes in the file.
-MOST_ITEMS = 1 << 20
+MAX_ITEMS = 1 << 20
 # Cost of a nested array in items: 4 microseconds, measured, against 0.5 for a string.
 INNER_ARRAY_ITEMS = 16
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
@@ -45,7 +45,7 @@ class Reader:
     def __init__(self, data: bytes, file_nbytes: int, place: str) -> None:
         self.data, self.file_nbytes, self.place = data, file_nbytes, place
         self.at = 0
-        self.items_left = MOST_ITEMS
+        self.items_left = MAX_ITEMS
 
     def fault(self, where: str, expected: str, found: str, hint: str = "") -> ModelFileError:
         """Return an error in this file."""
@@ -54,7 +54,7 @@ class Reader:
     def need(self, nbytes: int, where: str) -> None:
         """Check that `nbytes` more bytes are here; Short if more of the file has to be read."""
         end = self.at + nbytes
-        if end <= len(self.data) and end <= MOST_HEADER_NBYTES:
+        if end <= len(self.data) and end <= MAX_HEADER_NBYTES:
             return
         self.could_need(nbytes, where)
         raise Short(end)
@@ -65,8 +65,8 @@ class Reader:
         if nbytes > remaining:
             expected = f"no more than the {remaining:,} bytes left in the file"
             raise self.fault(where, expected, f"{nbytes:,} bytes")
-        if self.at + nbytes > MOST_HEADER_NBYTES:
-            expected = f"a header of at most {MOST_HEADER_NBYTES:,} bytes"
+        if self.at + nbytes > MAX_HEADER_NBYTES:
+            expected = f"a header of at most {MAX_HEADER_NBYTES:,} bytes"
             raise self.fault(where, expected, f"at least {self.at + nbytes:,}")
 
     def take(self, nbytes: int, where: str) -> bytes:
@@ -83,19 +83,19 @@ class Reader:
         """Read a u64; a negative number in the file reads as a very large one."""
         return _U64.unpack(self.take(8, where))[0]
 
-    def count(self, where: str, most: int, least_nbytes: int) -> int:
-        """Read the number of items that follow; an error past `most` or the file's end."""
+    def count(self, where: str, max_count: int, min_nbytes: int) -> int:
+        """Read the number of items that follow; an error past `max_count` or the file's end."""
         count = self.u64(where)
-        if count > most:
-            raise self.fault(where, f"at most {most:,}", f"{count:,}")
-        self.could_need(count * least_nbytes, where)
+        if count > max_count:
+            raise self.fault(where, f"at most {max_count:,}", f"{count:,}")
+        self.could_need(count * min_nbytes, where)
         return count
 
-    def name(self, where: str, most_nbytes: int) -> str:
+    def name(self, where: str, max_nbytes: int) -> str:
         """Read a name: not empty, not long, without NUL."""
         nbytes = self.u64(where)
-        if not 1 <= nbytes <= most_nbytes:
-            raise self.fault(where, f"a name of 1 to {most_nbytes:,} bytes", f"{nbytes:,}")
+        if not 1 <= nbytes <= max_nbytes:
+            raise self.fault(where, f"a name of 1 to {max_nbytes:,} bytes", f"{nbytes:,}")
         name = self.text(nbytes, where)
         if "\0" in name:
             # A reader written in C would stop at the NUL.
@@ -112,7 +112,7 @@ class Reader:
 
     def strings(self, count: int, where: str) -> tuple[str, ...]:
         """Read `count` strings in a tight loop: vocabularies are long."""
-        data, at, end = self.data, self.at, min(len(self.data), MOST_HEADER_NBYTES)
+        data, at, end = self.data, self.at, min(len(self.data), MAX_HEADER_NBYTES)
         results: list[str] = []
         try:
             for _ in range(count):
@@ -135,6 +135,6 @@ class Reader:
     def spend(self, count: int, where: str) -> None:
         """Count strings, booleans and nested arrays; an error once there are too many in total."""
         if count > self.items_left:
-            expected = f"at most {MOST_ITEMS:,} strings, booleans and inner arrays (as 16) in all"
-            raise self.fault(where, expected, f"{count:,} after {MOST_ITEMS - self.items_left:,}")
+            expected = f"at most {MAX_ITEMS:,} strings, booleans and inner arrays (as 16) in all"
+            raise self.fault(where, expected, f"{count:,} after {MAX_ITEMS - self.items_left:,}")
         self.items_left -= count

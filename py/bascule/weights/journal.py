@@ -33,10 +33,10 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 # Other files in the folder are never removed: the user may have chosen one with files in it.
 _PART_NAME = re.compile(rf"(\.[0-9a-f.json]{{1,40}}\.[0-9a-f]{{16}}|tmp[0-9a-z_]{{8}})\{PART}")
 _ENTRY_NAME = re.compile(r"[0-9a-f]{32}\.json")
-_MOST_NBYTES = 1 << 50
+_MAX_NBYTES = 1 << 50
 # 1 TiB in chunks of 4 MiB. A size that a server announces is checked against it before use.
-MOST_CHUNKS = 1 << 18
-DEFAULT_MOST_NBYTES = 64 << 30
+MAX_CHUNKS = 1 << 18
+DEFAULT_MAX_NBYTES = 64 << 30
 
 
 @dataclass(slots=True)
@@ -77,21 +77,21 @@ def key_of(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()[:32]
 
 
-def most_nbytes() -> int:
+def max_nbytes() -> int:
     """Return the cache's limit: BASCULE_CACHE_MOST_GB, else 64 GiB."""
     setting = os.environ.get("BASCULE_CACHE_MOST_GB", "")
     try:
-        return int(float(setting) * 1e9) if setting else DEFAULT_MOST_NBYTES
+        return int(float(setting) * 1e9) if setting else DEFAULT_MAX_NBYTES
     except (ValueError, OverflowError):
-        return DEFAULT_MOST_NBYTES
+        return DEFAULT_MAX_NBYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Bytes that can be cached: `free` now, `most` after evicting everything that is not in use."""
+    """Bytes that can be cached: `free` now, `freeable` once all that is not in use is evicted."""
 
     free: int
-    most: int
+    freeable: int
 
 
 class Journal:
@@ -221,29 +221,29 @@ class Journal:
             _unlink(path)
         return len(result)
 
-    def space(self, most: int | None = None) -> Space:
-        """Return the space within `most` bytes (default: `most_nbytes`) and on the disk."""
+    def space(self, limit: int | None = None) -> Space:
+        """Return the space within `limit` bytes (default: `max_nbytes`) and on the disk."""
         self._folder.mkdir(parents=True, exist_ok=True)
         chunks = [path for folder in _listed(self._chunks) for path in _listed(folder)]
         sizes = {path.name: _nbytes(path) for path in chunks if _is_ours(path.name)}
         ours = sum(sizes.values())
         in_use = {h for each in self.entries() if each.in_use for h in each.entry.hashes}
         held = sum(nbytes for name, nbytes in sizes.items() if name in in_use)
-        limit = most_nbytes() if most is None else most
+        limit = max_nbytes() if limit is None else limit
         disk = shutil.disk_usage(self._folder).free
         return Space(min(limit - ours, disk), min(limit - held, disk + ours - held))
 
-    def make_room(self, nbytes: int, most: int | None = None) -> int:
+    def make_room(self, nbytes: int, limit: int | None = None) -> int:
         """Evict orphaned chunks, then the least recently used files, until `nbytes` more fit.
 
         Files in use are never evicted, and nothing is if that would not be enough. Returns the
         bytes that still do not fit.
         """
-        space = self.space(most)
-        if nbytes > space.most:
-            return nbytes - space.most
+        space = self.space(limit)
+        if nbytes > space.freeable:
+            return nbytes - space.freeable
         if nbytes > space.free and self.drop_orphans():
-            space = self.space(most)
+            space = self.space(limit)
         free = space.free
         for each in self.entries():
             if free >= nbytes:
@@ -316,7 +316,7 @@ def _checked(record: Any) -> Entry | None:
         return None
     if not all(isinstance(text, str) for text in texts):
         return None
-    if not 0 <= nbytes <= _MOST_NBYTES or chunk < 1024 or not isinstance(hashes, list):
+    if not 0 <= nbytes <= _MAX_NBYTES or chunk < 1024 or not isinstance(hashes, list):
         return None
     if len(hashes) != -(-nbytes // chunk) or not isinstance(record.get("missing"), bool):
         return None

@@ -16,8 +16,8 @@ from bascule.weights.source import CHUNK_NBYTES, FileSource, Source
 
 _NOT_IN_URLS = re.compile(r"[\x00-\x1f\x7f\\]")
 _URL_HINT = "Give the URL of a model's folder, like https://host/models/name."
-_MOST_URL = 8192
-_MOST_HOST, _MOST_LABEL = 253, 63  # RFC 1035, 2.3.4
+_MAX_URL = 8192
+_MAX_HOST, _MAX_LABEL = 253, 63  # RFC 1035, 2.3.4
 
 
 def open_source(
@@ -86,7 +86,7 @@ def check_url(url: str) -> str:
     if "?" in url or "#" in url:
         raise InputError("model URL", "one with no ? or #", _shown(url))
     labels = host.rstrip(".").split(".")
-    if len(host) > _MOST_HOST or not all(0 < len(label) <= _MOST_LABEL for label in labels):
+    if len(host) > _MAX_HOST or not all(0 < len(label) <= _MAX_LABEL for label in labels):
         raise InputError("model URL", "a host name", _shown(host))
     return url.rstrip("/")
 
@@ -97,7 +97,7 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
         url.encode()  # no lone surrogates
-        if _NOT_IN_URLS.search(url) or len(url) > _MOST_URL:
+        if _NOT_IN_URLS.search(url) or len(url) > _MAX_URL:
             raise ValueError
     except ValueError as error:
         why = f" ({error})" if str(error) and not isinstance(error, UnicodeError) else ""

@@ -26,9 +26,9 @@ from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import InputError, ModelFileError, SetupError
 from bascule.weights.names import MANIFEST, model_files
 
-MOST_MANIFEST_NBYTES = MANIFEST_LIMITS.nbytes
-LEAST_CHUNK_NBYTES = 65536
-MOST_CHUNK_NBYTES = 64 << 20
+MAX_MANIFEST_NBYTES = MANIFEST_LIMITS.nbytes
+MIN_CHUNK_NBYTES = 65536
+MAX_CHUNK_NBYTES = 64 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,7 +47,7 @@ class Expected:
 
 def check_chunk_nbytes(nbytes: int) -> int:
     """Return a valid chunk size; InputError for any other."""
-    if not LEAST_CHUNK_NBYTES <= nbytes <= MOST_CHUNK_NBYTES:
+    if not MIN_CHUNK_NBYTES <= nbytes <= MAX_CHUNK_NBYTES:
         raise InputError("chunk size", "64 KiB to 64 MiB", f"{nbytes:,} bytes")
     return nbytes
 
@@ -62,7 +62,7 @@ def parse_manifest(data: bytes, place: str) -> dict[str, Expected]:
     if not isinstance(fields, dict) or fields.get("version") != 1:
         raise ModelFileError(place, "it is not a manifest of version 1")
     chunk, files = fields.get("chunk_nbytes"), fields.get("files")
-    if not is_count(chunk) or not LEAST_CHUNK_NBYTES <= chunk <= MOST_CHUNK_NBYTES:
+    if not is_count(chunk) or not MIN_CHUNK_NBYTES <= chunk <= MAX_CHUNK_NBYTES:
         raise ModelFileError(place, "its chunk_nbytes is not 64 KiB to 64 MiB")
     if not isinstance(files, dict):
         raise ModelFileError(place, "it names no files")

@@ -142,7 +142,7 @@ async def load_quantized(
         chunks = {file: await source.chunk_nbytes(file) for file in tables}
         layout = _Layout(plan, {parameter.name for parameter in chosen}, chunks)
         quantizer = await backend.quantizer(
-            store, chosen, staging_nbytes=layout.staging_nbytes, most_blocks=SLAB_BLOCKS
+            store, chosen, staging_nbytes=layout.staging_nbytes, max_blocks=SLAB_BLOCKS
         )
         try:
             staging = layout.staged(quantizer.staging)

@@ -19,8 +19,8 @@ from bascule.weights.source import Report, Source
 
 # The same values as in web/ahead.js.
 LOADS_KEY = "loads"
-MOST_LOADS = 16
-MOST_FILES = 1024
+MAX_LOADS = 16
+MAX_FILES = 1024
 _FIELDS = ("address", "small", "large", "auto")
 _FILE = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -99,13 +99,13 @@ async def remember_load(
     `address` is the URL of the model's folder or .gguf file, `auto` the tier that "auto" chose;
     None leaves it unchanged. A model with more files than a row may have is not remembered.
     """
-    if len(files.small) + len(files.large) > MOST_FILES:
+    if len(files.small) + len(files.large) > MAX_FILES:
         return
     before = await _rows(remembered)
     others = [row for row in before if row["address"] != address]
     chosen = auto or next((row["auto"] for row in before if row["address"] == address), "")
     row = {"address": address, **files.as_json(), "auto": chosen}
-    await _put(remembered, before, [*others, row][-MOST_LOADS:])
+    await _put(remembered, before, [*others, row][-MAX_LOADS:])
 
 
 async def forget_loads(remembered: Remembered, is_gone: Callable[[str], bool]) -> None:
@@ -146,6 +146,6 @@ def _is_row(row: Any) -> bool:
             names: list[Any] = [*small, *large]
             sound = (isinstance(name, str) and _FILE.fullmatch(name) for name in names)
             known = auto in ("", *TIERS) and len(row) == len(_FIELDS)
-            return known and len(names) <= MOST_FILES and all(sound)
+            return known and len(names) <= MAX_FILES and all(sound)
         case _:
             return False

@@ -28,11 +28,11 @@ from bascule.errors import (
 
 T = TypeVar("T")
 
-_LEAST_PROGRESS_NBYTES = 1 << 16
-_LEAST_SPAN_NBYTES = 1 << 18
-_MOST_SPAN_NBYTES = 1 << 24
+_MIN_PROGRESS_NBYTES = 1 << 16
+_MIN_SPAN_NBYTES = 1 << 18
+_MAX_SPAN_NBYTES = 1 << 24
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
-_MOST_REDIRECTS = 5
+_MAX_REDIRECTS = 5
 _ADDRESS_HINT = "Give the URL of a model's folder, like https://host/models/name."
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
@@ -44,9 +44,9 @@ class Patience:
 
     attempts: int = 6
     first_delay_s: float = 0.25
-    most_delay_s: float = 8.0
+    max_delay_s: float = 8.0
     stall_s: float = 30.0
-    most_wait_s: float = 60.0
+    max_wait_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def open_client() -> httpx.AsyncClient:
     """Return a client that follows a few redirects, but none from https to http."""
     return httpx.AsyncClient(
         follow_redirects=True,
-        max_redirects=_MOST_REDIRECTS,
+        max_redirects=_MAX_REDIRECTS,
         headers={"Accept-Encoding": "identity"},
         event_hooks={"response": [refuse_downgrade]},
     )
@@ -114,14 +114,14 @@ class Remote:
         self._patience = patience
         self._client = client
 
-    async def check(self, most_s: float | None = None) -> Version:
+    async def check(self, max_s: float | None = None) -> Version:
         """Ask for the file's version without its bytes.
 
-        With `most_s` only once, and no longer than that; SourceError if the server does not answer.
+        With `max_s` only once, and no longer than that; SourceError if the server does not answer.
         """
         patience = self._patience
-        if most_s is not None:
-            patience = replace(patience, attempts=1, stall_s=most_s)
+        if max_s is not None:
+            patience = replace(patience, attempts=1, stall_s=max_s)
 
         async def ask() -> Version:
             async with self._ask("HEAD", {}, patience) as response:
@@ -136,8 +136,8 @@ class Remote:
         self.version = await self._retried(ask, patience)
         return self.version
 
-    async def whole(self, most: int) -> bytes:
-        """Read a whole file of any or unknown size; ModelFileError past `most` bytes."""
+    async def whole(self, max_nbytes: int) -> bytes:
+        """Read a whole file of any or unknown size; ModelFileError past `max_nbytes` bytes."""
 
         async def fetch() -> bytes:
             result = bytearray()
@@ -145,7 +145,7 @@ class Remote:
                 self._refuse(response, 0)
                 async for part in self._parts(response):
                     result += part
-                    if len(result) > most:
+                    if len(result) > max_nbytes:
                         raise ModelFileError(self.url, "it is too large for its kind")
             self.version = replace(_version_of(response), nbytes=len(result))
             self.received += len(result)
@@ -172,8 +172,8 @@ class Remote:
                 span *= 4
             except _NetworkError as error:
                 if not since:
-                    span = max(_LEAST_SPAN_NBYTES, min(span, _MOST_SPAN_NBYTES) // 4)
-                failures = 1 if since >= _LEAST_PROGRESS_NBYTES else failures + 1
+                    span = max(_MIN_SPAN_NBYTES, min(span, _MAX_SPAN_NBYTES) // 4)
+                failures = 1 if since >= _MIN_PROGRESS_NBYTES else failures + 1
                 since = 0
                 await self._wait(error, failures, self._patience, at, end)
 
@@ -239,7 +239,7 @@ class Remote:
             request = self._client.build_request(method, self.url, headers=headers, timeout=timeout)
             response = await self._client.send(request, stream=True)
         except httpx.TooManyRedirects:
-            problem = f"more than {_MOST_REDIRECTS} redirects"
+            problem = f"more than {_MAX_REDIRECTS} redirects"
             raise SourceError(self.url, problem) from None
         except httpx.HTTPError as error:
             raise _trouble(error, patience) from None
@@ -275,11 +275,11 @@ class Remote:
         if failures >= patience.attempts:
             tries = f", tried {failures} times" if failures > 1 else ""
             raise SourceError(self.url, f"{error.what}{span}{tries}", offset=at)
-        if error.retry_after_s > patience.most_wait_s:
+        if error.retry_after_s > patience.max_wait_s:
             problem = f"{error.what} and asks to wait {error.retry_after_s:.0f} s{span}"
             raise SourceError(self.url, problem, offset=at)
         self.retries += 1
-        longest = min(patience.most_delay_s, patience.first_delay_s * 2 ** (failures - 1))
+        longest = min(patience.max_delay_s, patience.first_delay_s * 2 ** (failures - 1))
         await asyncio.sleep(max(random.random() * longest, error.retry_after_s))
 
 

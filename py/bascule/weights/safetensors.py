@@ -14,8 +14,8 @@ from typing import Any
 from bascule.base.json_object import TENSOR_TABLE, JsonFault, parse_json
 from bascule.errors import ModelFileError
 
-_MOST_DIMENSIONS = 8
-_MOST_ELEMENTS = 1 << 48
+_MAX_DIMENSIONS = 8
+_MAX_ELEMENTS = 1 << 48
 DTYPE_NBYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
     "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
@@ -78,12 +78,12 @@ def _tensor(name: str, entry: Any, data_start: int, file: str) -> TensorInfo:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_NBYTES:
         raise ModelFileError(file, f"{where} has the unknown dtype {str(dtype)[:40]!r}")
-    if not _whole_numbers(shape) or len(shape) > _MOST_DIMENSIONS:
+    if not _whole_numbers(shape) or len(shape) > _MAX_DIMENSIONS:
         raise ModelFileError(file, f"{where} has a shape that is not a list of sizes")
     if not _whole_numbers(offsets) or len(offsets) != 2:
         raise ModelFileError(file, f"{where} has data_offsets that are not a pair of offsets")
     begin, end = offsets
-    if prod(shape) > _MOST_ELEMENTS or end - begin != prod(shape) * DTYPE_NBYTES[dtype]:
+    if prod(shape) > _MAX_ELEMENTS or end - begin != prod(shape) * DTYPE_NBYTES[dtype]:
         raise ModelFileError(
             file,
             f"{where} of shape {_short(shape)} and dtype {dtype} does not fill its data_offsets",
@@ -94,7 +94,7 @@ def _tensor(name: str, entry: Any, data_start: int, file: str) -> TensorInfo:
 def _whole_numbers(value: Any) -> bool:
     """Whether it is a list of ints of at least 0; JSON's true is an int to Python, but no size."""
     return isinstance(value, list) and all(
-        isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= _MOST_ELEMENTS for v in value
+        isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= _MAX_ELEMENTS for v in value
     )
 
 

@@ -18,12 +18,12 @@ _SLAB_NUMBERS = _RUN * SLAB_BLOCKS
 _READ_NBYTES = 1 << 22
 
 
-def staging_nbytes(parameters: Sequence[Parameter], most: float = inf) -> int:
-    """Return the size of a quantizer's staging buffer: that of the largest slab, limited to `most`
-    bytes if the smallest slab fits in them.
+def staging_nbytes(parameters: Sequence[Parameter], max_nbytes: float = inf) -> int:
+    """Return the size of a quantizer's staging buffer: that of the largest slab, limited to
+    `max_nbytes` if the smallest slab fits in them.
     """
     step = 4 * _STEP
-    room = max(step, int(min(most, 4 * _SLAB_NUMBERS)) // step * step)
+    room = max(step, int(min(max_nbytes, 4 * _SLAB_NUMBERS)) // step * step)
     return min(room, 4 * max(prod(p.shape) for p in parameters))
 
 

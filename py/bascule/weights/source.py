@@ -23,12 +23,12 @@ from bascule.errors import (
     ModelNotFoundError,
     SourceError,
 )
-from bascule.weights.manifest import MOST_MANIFEST_NBYTES, Expected, parse_manifest
+from bascule.weights.manifest import MAX_MANIFEST_NBYTES, Expected, parse_manifest
 from bascule.weights.names import FOREIGN_FILES, MANIFEST, check_file
 from bascule.weights.pieces import Piece, Scatter, check_ends, chunk_order, leading
 
 CHUNK_NBYTES = 4 << 20
-MOST_SMALL_NBYTES = 128 << 20
+MAX_SMALL_NBYTES = 128 << 20
 UNLISTED_HINT = (
     f"{MANIFEST} does not list it: write the manifest again (`bascule manifest FOLDER`)."
 )
@@ -199,7 +199,7 @@ class FileSource:
         """See `Source.read`; verified if a manifest or the registry has the file's hash."""
         size = await self.size(file)
         wanted = max(0, size - offset) if nbytes is None else nbytes
-        if wanted > MOST_SMALL_NBYTES:
+        if wanted > MAX_SMALL_NBYTES:
             raise ModelFileError(f"{self.location}/{file}", f"it is too large ({size:,} bytes)")
         expected = await self._expected(file)
         if expected:
@@ -310,7 +310,7 @@ class FileSource:
         except FileMissingError:
             return {}
         place = f"{self.location}/{MANIFEST}"
-        if size > MOST_MANIFEST_NBYTES:
+        if size > MAX_MANIFEST_NBYTES:
             raise ModelFileError(place, "it is too large")
         return parse_manifest(await asyncio.to_thread(self._read, MANIFEST, 0, size), place)
 

@@ -25,13 +25,13 @@ from bascule.errors import (
     ModelFileError,
     SourceError,
 )
-from bascule.weights.manifest import MOST_MANIFEST_NBYTES
+from bascule.weights.manifest import MAX_MANIFEST_NBYTES
 from bascule.weights.names import MANIFEST, check_file
 from bascule.weights.pieces import RAW, Piece
 from bascule.weights.source import (
     CHUNK_NBYTES,
     EVICTED_HINT,
-    MOST_SMALL_NBYTES,
+    MAX_SMALL_NBYTES,
     UNLISTED_HINT,
     Report,
 )
@@ -129,15 +129,15 @@ class PageSource:
 
     async def read(self, file: str, offset: int = 0, nbytes: int | None = None) -> bytes:
         fetcher = await self._open()
-        most = MOST_MANIFEST_NBYTES if file == MANIFEST else MOST_SMALL_NBYTES
+        max_nbytes = MAX_MANIFEST_NBYTES if file == MANIFEST else MAX_SMALL_NBYTES
         try:
             if nbytes is None and offset == 0:
                 digest = self._hashes.get(file, "")
-                result = await fetcher.readAll(self.location, check_file(file), most, digest)
+                result = await fetcher.readAll(self.location, check_file(file), max_nbytes, digest)
             else:
                 if nbytes is None:
                     nbytes = await self.size(file) - offset
-                if nbytes > most:
+                if nbytes > max_nbytes:
                     raise ModelFileError(self._url(file), f"{nbytes:,} bytes are too large a part")
                 result = await fetcher.read(self.location, check_file(file), offset, nbytes)
         except JsException as error:

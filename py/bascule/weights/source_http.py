@@ -11,13 +11,13 @@ from bascule.backend.base import WeightStore
 from bascule.errors import FileMissingError, HashMismatchError, ModelFileError, SourceError
 from bascule.weights.cached import CachedFile, Keeping
 from bascule.weights.journal import Journal
-from bascule.weights.manifest import MOST_MANIFEST_NBYTES, Expected, is_manifest, parse_manifest
+from bascule.weights.manifest import MAX_MANIFEST_NBYTES, Expected, is_manifest, parse_manifest
 from bascule.weights.names import MANIFEST, check_file
 from bascule.weights.pieces import Piece, Scatter, check_ends, chunk_order
 from bascule.weights.remote import Patience, check_address, open_client
 from bascule.weights.source import (
     CHUNK_NBYTES,
-    MOST_SMALL_NBYTES,
+    MAX_SMALL_NBYTES,
     Proof,
     Report,
     expected_of,
@@ -148,10 +148,10 @@ class HttpSource:
         return result
 
     async def _read_all(self, cached: CachedFile, file: str) -> bytes:
-        most = MOST_MANIFEST_NBYTES if file == MANIFEST else MOST_SMALL_NBYTES
-        if cached.entry.nbytes > most:
+        max_nbytes = MAX_MANIFEST_NBYTES if file == MANIFEST else MAX_SMALL_NBYTES
+        if cached.entry.nbytes > max_nbytes:
             raise ModelFileError(cached.url, "it is too large for its kind")
-        data = await cached.read_all(most)
+        data = await cached.read_all(max_nbytes)
         if digest := self._hashes.get(file, ""):
             proof = Proof(digest)
             await proof.add(data)
@@ -163,7 +163,7 @@ class HttpSource:
         if end > cached.entry.nbytes:
             missing = end - cached.entry.nbytes
             raise SourceError(cached.url, f"it ends {missing:,} bytes early", offset=offset)
-        if end - offset > MOST_SMALL_NBYTES:
+        if end - offset > MAX_SMALL_NBYTES:
             raise ModelFileError(cached.url, "a part of it is too large for its kind")
         size, parts = cached.entry.chunk_nbytes, list[bytes]()
         for index in range(offset // size, -(-end // size)):

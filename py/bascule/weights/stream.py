@@ -36,8 +36,8 @@ T = TypeVar("T")
 Headers = Callable[[], Awaitable[dict[str, dict[str, TensorInfo]]]]
 
 WHOLE = "model.safetensors"
-_MOST_CHANGES = 3
-_MOST_SHARDS = 1000
+_MAX_CHANGES = 3
+_MAX_SHARDS = 1000
 
 
 async def load_weights(
@@ -88,7 +88,7 @@ async def with_restarts(
             return await attempt()
         except FileChangedError as error:
             changes += 1
-            if changes > _MOST_CHANGES:
+            if changes > _MAX_CHANGES:
                 raise
             file = error.location.removeprefix(source.location + "/")
         except HashMismatchError as error:
@@ -198,8 +198,8 @@ def shards_of(index: bytes, place: str) -> dict[str, str]:
         if not isinstance(file, str) or not file.startswith("model-") or "/" in file:
             raise ModelFileError(place, f"the file of {name[:80]!r} is not a shard's name")
         check_file(file)
-    if len(set(result.values())) > _MOST_SHARDS:
-        raise ModelFileError(place, f"it names more than {_MOST_SHARDS} shards")
+    if len(set(result.values())) > _MAX_SHARDS:
+        raise ModelFileError(place, f"it names more than {_MAX_SHARDS} shards")
     return result
 
 

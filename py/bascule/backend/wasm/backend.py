@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 # Sides of matrices from which the kernel is faster than numpy.
-_LEAST_SIDE = 8
+_MIN_SIDE = 8
 
 
 class WasmBackend(Deviceless):
@@ -60,9 +60,9 @@ class WasmBackend(Deviceless):
         parameters: Sequence[Parameter],
         *,
         staging_nbytes: int,
-        most_blocks: int,
+        max_blocks: int,
     ) -> ReferenceQuantizer:
-        del most_blocks
+        del max_blocks
         if not isinstance(store, WasmStore):
             raise InputError("quantizer", "weights of this backend", type(store).__name__)
         results = {p.name: store.tensors[p.name] for p in parameters}
@@ -97,7 +97,7 @@ class WasmBackend(Deviceless):
         """See `Deviceless.product`: 20 times as fast as numpy in Pyodide, which has no BLAS."""
         batch, rows, inner = x.shape
         columns = y.shape[-1]
-        if min(rows, inner, columns) < _LEAST_SIDE:
+        if min(rows, inner, columns) < _MIN_SIDE:
             return None
         found = np.empty((batch, rows, columns), np.float32)
         x = np.ascontiguousarray(x, np.float32)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bascule.base.arrays import Array
 
 _PAGE_NBYTES = 1 << 16
-_MOST_PAGES = 1 << 16
+_MAX_PAGES = 1 << 16
 # The C stack grows down from here; the module's constants follow, then the memory of `empty`.
 _STACK_TOP = 1 << 16
 _HEAP = 1 << 17
@@ -95,7 +95,7 @@ class NativeKernels:
         engine, module = _compiled(Path(path).read_bytes())
         self._store = wasmtime.Store(engine)
         # By default wasmtime reserves all 4 GiB, so that growing never moves the memory.
-        limits = wasmtime.Limits(_HEAP // _PAGE_NBYTES, _MOST_PAGES)
+        limits = wasmtime.Limits(_HEAP // _PAGE_NBYTES, _MAX_PAGES)
         self._memory = wasmtime.Memory(self._store, wasmtime.MemoryType(limits))
         self._start = ctypes.addressof(self._memory.data_ptr(self._store).contents)
         self._used = _HEAP
@@ -171,7 +171,7 @@ class NativeKernels:
     def _grow(self, nbytes: int) -> int:
         offset, end = self._used, self._used + nbytes
         lacking = end - self._memory.data_len(self._store)
-        if end > _MOST_PAGES * _PAGE_NBYTES:
+        if end > _MAX_PAGES * _PAGE_NBYTES:
             raise MemoryError(f"WebAssembly's 4 GiB cannot hold another {nbytes:,} bytes")
         if lacking > 0:
             try:

@@ -34,7 +34,7 @@ GAIN = 0.05
 _ROUNDS = 3
 _PAIRS = 5
 _SAMPLE_MS = 25.0
-_MOST_DISPATCHES = 200
+_MAX_DISPATCHES = 200
 # A candidate that takes this many times as long as the best so far is not measured again.
 _MUCH_SLOWER = 1.5
 # A signature that alone would take this share of the remaining budget is measured last.
@@ -192,11 +192,11 @@ async def _times(
 
     `first_ms` has the times of first runs: much slower candidates do not run again.
     """
-    most = 2 * _MUCH_SLOWER * min(first_ms[k.variant] for k in variants) + bench.uncertainty_ms
-    slow = {k.variant: ms for k in variants[1:] if (ms := first_ms[k.variant]) > most}
+    limit_ms = 2 * _MUCH_SLOWER * min(first_ms[k.variant] for k in variants) + bench.uncertainty_ms
+    slow = {k.variant: ms for k in variants[1:] if (ms := first_ms[k.variant]) > limit_ms}
     results: dict[str, list[float]] = {k.variant: [] for k in variants if k.variant not in slow}
     for _ in range(_ROUNDS):
-        fastest = min([median(ms) for ms in results.values() if ms], default=most)
+        fastest = min([median(ms) for ms in results.values() if ms], default=limit_ms)
         for kernel in variants:
             samples = results.get(kernel.variant)
             if samples is None:
@@ -323,7 +323,7 @@ class _Bench:
         guess = hint_ms if hint_ms is not None else await self._run(scratch, kernel, 1)
         if hint_ms is None and 16 * guess < _SAMPLE_MS:  # the time of one is too short then
             guess = await self._run(scratch, kernel, 8) / 8
-        count = max(1, min(_MOST_DISPATCHES, round(_SAMPLE_MS / max(guess, 1e-3))))
+        count = max(1, min(_MAX_DISPATCHES, round(_SAMPLE_MS / max(guess, 1e-3))))
         return await self._run(scratch, kernel, count) / count
 
     async def _run(self, scratch: _Scratch, kernel: Kernel, count: int) -> float:

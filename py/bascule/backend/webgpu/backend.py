@@ -72,7 +72,7 @@ class WebGpuBackend:
     def __init__(self, gpu: Gpu, choices: Choices | None = None) -> None:
         self.gpu = gpu
         self.turns = DeviceTurns()
-        self.tier: Tier = gpu_tier(gpu.adapter.least)
+        self.tier: Tier = gpu_tier(gpu.adapter.limited)
         self.device_name = gpu.adapter.name
         self.choices = choices or Choices()
         self.pipelines = Pipelines(gpu, self.choices)
@@ -151,8 +151,8 @@ class WebGpuBackend:
     def limits(self) -> Limits:
         """See `Backend.limits`: every tensor is one buffer and one binding."""
         granted = self.gpu.adapter.limits
-        most = min(granted["maxStorageBufferBindingSize"], granted["maxBufferSize"])
-        return Limits(binding_nbytes=most)
+        nbytes = min(granted["maxStorageBufferBindingSize"], granted["maxBufferSize"])
+        return Limits(binding_nbytes=nbytes)
 
     def store(self, parameters: Sequence[Parameter]) -> GpuStore:
         return GpuStore(self.gpu, parameters)
@@ -167,7 +167,7 @@ class WebGpuBackend:
         parameters: Sequence[Parameter],
         *,
         staging_nbytes: int,
-        most_blocks: int,
+        max_blocks: int,
     ) -> GpuQuantizer:
         for parameter in parameters:
             dtype = parameter.dtype
@@ -177,7 +177,7 @@ class WebGpuBackend:
                     linked.wgsl, {"WORKGROUP": LANES}, linked.bindings, "quantize.wgsl"
                 )
         quantizer = GpuQuantizer(
-            self.gpu, self._quantizing, store, parameters, staging_nbytes, most_blocks
+            self.gpu, self._quantizing, store, parameters, staging_nbytes, max_blocks
         )
         try:
             await self.gpu.granted(quantizer.buffers)

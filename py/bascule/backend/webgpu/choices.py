@@ -46,7 +46,7 @@ def _shape(value: Value) -> str:
 
 
 # The most failed variants that an error lists.
-_MOST_LISTED = 3
+_MAX_LISTED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Choices:
         if not wrong:
             first = next(iter(failures.values()))
             return ShaderError(first.label, first.messages)
-        reasons = "; ".join(f"{f.variant}: {f.messages[0][1]}" for f in wrong[:_MOST_LISTED])
+        reasons = "; ".join(f"{f.variant}: {f.messages[0][1]}" for f in wrong[:_MAX_LISTED])
         return WrongResultError(signature(call), reasons, f16_cache=_has_f16_cache(call))
 
     async def save(self) -> None:

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 WANTED_FEATURES = ("subgroups", "shader-f16", "timestamp-query")
 
 
-def gpu_tier(least: bool) -> Tier:
-    """Return the tier of a device opened with or without `least`."""
-    return "webgpu-limited" if least else "webgpu"
+def gpu_tier(limited: bool) -> Tier:
+    """Return the tier of a device opened with or without `limited`."""
+    return "webgpu-limited" if limited else "webgpu"
 
 
 class Gpu(Protocol):

@@ -43,23 +43,23 @@ _PARTS = (
 _MODULES = ("device", "gpu", *_PARTS)
 
 
-async def open_browser(*, early: bool = True, least: bool = False) -> BrowserGpu:
+async def open_browser(*, early: bool = True, limited: bool = False) -> BrowserGpu:
     """Open the page's device with its adapter's limits and the features that kernels use.
 
-    With `least` it has no features and the default limits; then the adapter may be in WebGPU's
+    With `limited` it has no features and the default limits; then the adapter may be in WebGPU's
     compatibility mode. `early` takes the device that web/early.js has opened meanwhile, which never
-    is a `least` one; False leaves it for the model. TierUnavailableError if the browser has no
+    is a `limited` one; False leaves it for the model. TierUnavailableError if the browser has no
     WebGPU, no adapter, or gives no device.
     """
     limits, features = _json(WANTED_LIMITS), _json(WANTED_FEATURES)
-    opened_early = await _take_early(limits + features) if early and not least else None
+    opened_early = await _take_early(limits + features) if early and not limited else None
     if opened_early is not None:
         return BrowserGpu(opened_early)
     device, gpu, *parts = await bridge_modules(f"bridge/{name}.js" for name in _MODULES)
     try:
-        opened = await device.openDevice(limits, features, least)
+        opened = await device.openDevice(limits, features, limited)
     except JsException as error:
-        raise TierUnavailableError(gpu_tier(least), js_message(error)) from None
+        raise TierUnavailableError(gpu_tier(limited), js_message(error)) from None
     return BrowserGpu(gpu.createGpu(opened, *parts))
 
 
@@ -93,7 +93,7 @@ def _describe(info: Mapping[str, Any]) -> AdapterInfo:
         limits=info["limits"],
         subgroups_enable=info["subgroups_enable"],
         identity=info["identity"],
-        least=info["least"],
+        limited=info["limited"],
     )
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from bascule.backend.adapter import LEAST_LIMITS, WANTED_LIMITS, AdapterInfo
+from bascule.backend.adapter import DEFAULT_LIMITS, WANTED_LIMITS, AdapterInfo
 from bascule.backend.base import DESTROYED, Tier
 from bascule.backend.memory import MemoryBudget, MemoryCount, MemoryUse
 from bascule.backend.profile import DeviceSpan, GpuProfile
@@ -42,24 +42,24 @@ _PLACE = re.compile(r":(\d+):(\d+)")
 _STAGING_KEPT_NBYTES = 64 << 20
 
 
-async def open_native(*, least: bool = False) -> NativeGpu:
+async def open_native(*, limited: bool = False) -> NativeGpu:
     """Open a device through wgpu-py, on the high-performance adapter.
 
-    With the adapter's limits and the features that kernels use, or with `least` none of them and
+    With the adapter's limits and the features that kernels use, or with `limited` none of them and
     the default limits. TierUnavailableError if there is no adapter or no device.
     """
-    tier = gpu_tier(least)
+    tier = gpu_tier(limited)
     adapter, version = await find_adapter(tier)
-    wanted = () if least else WANTED_FEATURES
+    wanted = () if limited else WANTED_FEATURES
     try:
         features = [f for f in wanted if FEATURE_SPELLING.get(f, f) in adapter.features]
         device: Any = await adapter.request_device_async(
             required_features=[FEATURE_SPELLING.get(f, f) for f in features],
-            required_limits=_least_limits(adapter) if least else _own_limits(adapter),
+            required_limits=_default_limits(adapter) if limited else _own_limits(adapter),
         )
     except Exception as error:  # wgpu-py raises several types, some of them private
         raise _unusable(tier, error) from error
-    info = _describe(adapter.info, device.limits, features, version, least=least)
+    info = _describe(adapter.info, device.limits, features, version, limited=limited)
     return NativeGpu(device, info)
 
 
@@ -67,15 +67,15 @@ def _own_limits(adapter: Any) -> dict[str, int]:
     return {_dashed(name): adapter.limits[_dashed(name)] for name in WANTED_LIMITS}
 
 
-def _least_limits(adapter: Any) -> dict[str, int]:
+def _default_limits(adapter: Any) -> dict[str, int]:
     """Request the default limits by name: wgpu-py requests the adapter's own for the others.
 
     An adapter of an older API (OpenGL) may fall short of the specification, and is used as it is.
     """
     results: dict[str, int] = {}
-    for name, least in LEAST_LIMITS.items():
+    for name, limited in DEFAULT_LIMITS.items():
         worse = max if name.startswith("min") else min
-        results[_dashed(name)] = worse(least, adapter.limits[_dashed(name)])
+        results[_dashed(name)] = worse(limited, adapter.limits[_dashed(name)])
     return results
 
 
@@ -150,7 +150,7 @@ def _describe(
     features: list[str],
     version: str = "",
     *,
-    least: bool = False,
+    limited: bool = False,
 ) -> AdapterInfo:
     granted = {name: int(limits[_dashed(name)]) for name in WANTED_LIMITS}
     words = [str(info[name]) for name in ("vendor", "architecture", "device", "description")]
@@ -165,9 +165,15 @@ def _describe(
         limits=granted,
         # The description contains the driver's version.
         identity=json.dumps(
-            [*words, sorted(features), granted, f"wgpu {version}", *(("least",) if least else ())]
+            [
+                *words,
+                sorted(features),
+                granted,
+                f"wgpu {version}",
+                *(("limited",) if limited else ()),
+            ]
         ),
-        least=least,
+        limited=limited,
     )
 
 

@@ -167,10 +167,12 @@ def _attention(call: Call, adapter: AdapterInfo) -> Variants:
 
     lanes = [partial(make, "attention_lane", n) for n in (16, 4, 8, 32, 64)]
     # Keys and values of a tile share the workgroup's memory.
-    most = _TILE_NBYTES // (2 * 16 * vec4s)
+    max_keys = _TILE_NBYTES // (2 * 16 * vec4s)
     tiles = [
         partial(make, "attention_tile", n, keys)
-        for n, keys in dict.fromkeys((n, min(k, most)) for n, k in ((64, 16), (32, 16), (64, 32)))
+        for n, keys in dict.fromkeys(
+            (n, min(k, max_keys)) for n, k in ((64, 16), (32, 16), (64, 32))
+        )
         if keys and fits(adapter, n, 2 * 16 * vec4s * keys)
     ]
     return [*lanes, *tiles] if adapter.software else [*tiles, *lanes]

@@ -11,7 +11,7 @@ from bascule.program.program import Call, Sizes
 
 # Blocks of ids in sample_token: their largest number, and their smallest size.
 _BLOCKS = 512
-_LEAST_BLOCK = 32
+_MIN_BLOCK = 32
 
 
 def _logits(call: Call, sizes: Sizes) -> dict[str, int]:
@@ -46,7 +46,7 @@ def _penalise(call: Call, adapter: AdapterInfo) -> Variants:
 def _sample_token(call: Call, adapter: AdapterInfo) -> Variants:
     def numbers(sizes: Sizes) -> Numbers:
         result = _logits(call, sizes)
-        return {**result, "block": max(_LEAST_BLOCK, -(-result["n"] // _BLOCKS))}
+        return {**result, "block": max(_MIN_BLOCK, -(-result["n"] // _BLOCKS))}
 
     # A lane leaves sixteen masses and its peaks; a block its peak and its weight.
     order = (16, 32, 64) if adapter.software else (256, 128, 64)

@@ -20,7 +20,7 @@ from bascule.backend.webgpu.launch import (
 from bascule.program.program import Call, Sizes
 
 # Loop iterations that lavapipe grants an invocation, including nested ones.
-_MOST_ROUNDS = 65_535
+_MAX_ROUNDS = 65_535
 
 
 def _frames(call: Call, adapter: AdapterInfo) -> Variants:
@@ -68,7 +68,7 @@ def _lstm(call: Call, adapter: AdapterInfo) -> Variants:
 
     order = (64, 128, 256, 16) if adapter.software else (256, 128, 64, 16)
     lanes = [n for n in order if fits(adapter, n, 4 * size)]
-    useful = [n for n in lanes if n < 2 * size and rounds(n) <= _MOST_ROUNDS] or [max(lanes)]
+    useful = [n for n in lanes if n < 2 * size and rounds(n) <= _MAX_ROUNDS] or [max(lanes)]
     return by_workgroup(call, numbers, one_workgroup, useful, consts=(("HIDDEN", size),))
 
 
@@ -77,6 +77,6 @@ SIGNAL_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {
     "largest": _largest,
     "magnitude": _magnitude,
     "lstm": _lstm,
-    "log10": partial(elementwise, least="floor"),
+    "log10": partial(elementwise, minimum="floor"),
     "limit_range": partial(elementwise, span="span", scale="scale", offset="offset"),
 }

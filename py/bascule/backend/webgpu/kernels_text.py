@@ -19,7 +19,7 @@ from bascule.backend.webgpu.launch import (
     normalise_rows,
     operand,
 )
-from bascule.program.ops import MOST_AXES, MOST_JOINED
+from bascule.program.ops import MAX_AXES, MAX_JOINED
 from bascule.program.ops.parts import part_of
 from bascule.program.program import Call, Dim, Sizes, Value
 
@@ -115,7 +115,7 @@ def _dot_product_attention(call: Call, adapter: AdapterInfo) -> Variants:
 def _transpose(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     x, axes = operand(call, 0), [int(axis) for axis in str(call.attribute("axes"))]
-    absent = MOST_AXES - len(axes)
+    absent = MAX_AXES - len(axes)
 
     def numbers(sizes: Sizes) -> Numbers:
         shape = x.sizes(sizes)
@@ -131,7 +131,7 @@ def _transpose(call: Call, adapter: AdapterInfo) -> Variants:
 def _concat(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     present = [value for value in call.operands if value is not None]
-    n_absent = MOST_JOINED - len(present)
+    n_absent = MAX_JOINED - len(present)
     widths = [*(value.limits[-1] for value in present), *[0] * n_absent]
     ends = dict(zip((f"{name}_end" for name in "abcdefg"), accumulate(widths), strict=True))
 
@@ -217,10 +217,10 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
             constants=constants,
         )
 
-    def make_blocks(*shapes: tuple[int, int], least: int) -> Iterator[Callable[[], Kernel]]:
+    def make_blocks(*shapes: tuple[int, int], min_lanes: int) -> Iterator[Callable[[], Kernel]]:
         for rows, keys in shapes:
             quads = rows // 4
-            lanes = max(quads * -(-size // 8), least)
+            lanes = max(quads * -(-size // 8), min_lanes)
             if fits(adapter, lanes, (keys * quads + lanes) * 16):
                 yield partial(make, "block", lanes, rows, keys)
 
@@ -228,11 +228,11 @@ def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
         # Queries and sums stay in registers, in tiles of 16 columns, at most eight.
         tiled = size % 16 == 0 and size <= 128
         groups = [partial(make, "group", n, 4) for n in (8, 4)] if tiled else []
-        return [*groups, *make_blocks((8, 32), least=8)]
+        return [*groups, *make_blocks((8, 32), min_lanes=8)]
     splits = [
         partial(make, "split", n) for n in (64, 32, 128, 16) if fits(adapter, n, n * (4 * size + 8))
     ]
-    blocks = [*make_blocks((32, 32), (16, 32), (16, 64), (64, 16), least=64)]
+    blocks = [*make_blocks((32, 32), (16, 32), (16, 64), (64, 16), min_lanes=64)]
     # If most rows of a block would be missing, more lanes share a row's keys.
     return [*splits, *blocks] if rows_limit <= _FEW_ROWS else [*blocks, *splits]
 

@@ -10,7 +10,7 @@ from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, Workgroups, make_kernel
 from bascule.program.program import Call, Sizes, Value
 
-_MOST_WORKGROUPS = 65535
+_MAX_WORKGROUPS = 65535
 
 
 def flat(lanes: int, workgroup: int) -> Workgroups:
@@ -20,7 +20,7 @@ def flat(lanes: int, workgroup: int) -> Workgroups:
 
 def folded(groups: int) -> Workgroups:
     """That many workgroups, folded into y past the limit of one dimension."""
-    x = min(groups, _MOST_WORKGROUPS)
+    x = min(groups, _MAX_WORKGROUPS)
     return x, -(-groups // x), 1
 
 

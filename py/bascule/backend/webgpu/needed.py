@@ -23,7 +23,7 @@ from bascule.base.entries import Entry, Remembered
 from bascule.program.program import Call
 
 REQUEST_KEY = "request"
-_MOST_NAMES = 32
+_MAX_NAMES = 32
 
 
 def digest_of(calls: Iterable[Call]) -> str:
@@ -51,7 +51,7 @@ async def remember_pipelines(
         await remembered.put(key, {"digests": sorted(entries), "pipelines": list(entries.values())})
     names: Any = (await remembered.get(f"models {machine}") or {}).get("names")
     others = {k: v for k, v in names.items() if k != name} if isinstance(names, dict) else {}
-    latest = dict(list(others.items())[-_MOST_NAMES:])
+    latest = dict(list(others.items())[-_MAX_NAMES:])
     await _put(remembered, f"models {machine}", {"names": {**latest, name: digest}})
 
 

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 async def open_backend(tier: Tier, *, remember: bool, early: bool) -> WebGpuBackend:
     """See `TierInfo.open`."""
-    least = tier == "webgpu-limited"
+    limited = tier == "webgpu-limited"
     if IN_PAGE:
         from bascule.backend.webgpu.gpu_browser import open_browser
 
-        gpu: Gpu = await open_browser(least=least, early=early)
+        gpu: Gpu = await open_browser(limited=limited, early=early)
     else:
         from bascule.backend.webgpu.gpu_native import open_native
 
-        gpu = await open_native(least=least)
+        gpu = await open_native(limited=limited)
     remembered = await open_remembered() if remember else MemoryRemembered()
     return WebGpuBackend(gpu, await Choices.open(remembered, gpu.adapter))
 

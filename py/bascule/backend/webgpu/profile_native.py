@@ -13,7 +13,7 @@ from bascule.backend.profile import DeviceSpan, GpuProfile, Submission
 _SET_DISPATCHES = 2048
 _PAGE_NBYTES = 1 << 20
 # Dispatches past 32 MiB of timestamps (two million of them) run untimed.
-_MOST_PAGES = 32
+_MAX_PAGES = 32
 _RESOLVE_ALIGNMENT = 256
 # Timestamps slow a pass by some percent: of a tape's runs the first and then every 8th is timed.
 TIMED_EACH = 8
@@ -176,7 +176,7 @@ class NativeProfile:
             return False
         if self._used_nbytes + nbytes <= _PAGE_NBYTES:
             return True
-        if len(self._pages) == _MOST_PAGES:
+        if len(self._pages) == _MAX_PAGES:
             return False
         self._add_page()
         return True

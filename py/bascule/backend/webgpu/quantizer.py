@@ -49,14 +49,14 @@ class GpuQuantizer:
         store: WeightStore,
         parameters: Sequence[Parameter],
         staging_nbytes: int,
-        most_blocks: int,
+        max_blocks: int,
     ) -> None:
         self._gpu = gpu
         self._pipelines = pipelines
         self._store = store
         self._parameters = {p.name: (index, p) for index, p in enumerate(parameters)}
         # Of a single call; two parts of a pair may be two calls.
-        self._groups = -(-(most_blocks + 1) // LANES)
+        self._groups = -(-(max_blocks + 1) // LANES)
         self.arrivals: Arrivals | None = store.arrivals
         self.streaming = None
         self.targets = store.targets
@@ -110,11 +110,11 @@ class GpuQuantizer:
             await self._gpu.read(self._sums, 0, result.data)
         with np.errstate(over="ignore", invalid="ignore"):
             added = result.astype(np.float64)[..., :3].sum(axis=1)
-        most = result[..., 3].max(axis=1)
+        maxima = result[..., 3].max(axis=1)
         return {
             name: Sums(float(error), float(squares), round(float(unfit)), float(largest))
             for name, (error, squares, unfit), largest in zip(
-                self._parameters, added, most, strict=True
+                self._parameters, added, maxima, strict=True
             )
         }
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bascule.backend.memory import MemoryKind
 
 _LANES = 64
-_MOST_WORKGROUPS = 65535
+_MAX_WORKGROUPS = 65535
 
 
 class GpuStates:
@@ -109,7 +109,7 @@ class GpuStates:
     ) -> None:
         self._gpu.write(params, 0, packed)
         groups = -(-nbytes // (4 * _LANES))
-        x = min(groups, _MOST_WORKGROUPS)
+        x = min(groups, _MAX_WORKGROUPS)
         tape = TapeBuilder()
         bindings = ((0, params, 0, 16), (1, self.targets[name], 0, nbytes), (2, target, 0, nbytes))
         tape.dispatch(pipeline, bindings, (x, -(-groups // x), 1))

@@ -36,8 +36,8 @@ def trial_of(call: Call, *, cut: bool = True) -> Trial:
         call = replace(call, operands=(*call.operands[:-1], None))
     if cut:
         call = replace(call, attributes=tuple(map(_early, call.attributes)))
-    most = _dim_limits(call) if cut else _certain_rows(call)
-    return Trial(_cut(call, most, fixed=not cut))
+    limits = _dim_limits(call) if cut else _certain_rows(call)
+    return Trial(_cut(call, limits, fixed=not cut))
 
 
 def family(call: Call) -> str:
@@ -166,14 +166,14 @@ class Trial:
         return (operand.sample or samples.BY_ROLE.get(operand.role, samples.normal))(draw)
 
 
-def _cut(call: Call, most: Mapping[str, int], *, fixed: bool) -> Call:
+def _cut(call: Call, limits: Mapping[str, int], *, fixed: bool) -> Call:
     """Return the same call with fewer rows and slots, by the names of Dims, and, unless the other
     sizes are `fixed`, fewer columns.
     """
 
     def cut(size: Attribute) -> Any:
         known = isinstance(size, Dim)
-        return Dim(size.name, min(size.limit, most.get(size.name, size.limit))) if known else size
+        return Dim(size.name, min(size.limit, limits.get(size.name, size.limit))) if known else size
 
     operands: list[Value | None] = []
     for operand, value in zip(OPS[call.op].operands, call.operands, strict=True):
@@ -205,8 +205,8 @@ def _dim_limits(call: Call) -> dict[str, int]:
     """Return sizes by Dim name: texts and their tokens make about 72 rows."""
     results = {d.name: _TOKENS for _, d in call.attributes if isinstance(d, Dim)}
     for operand, value in operands_of(call):
-        most = _SLOTS if operand.role == "state" else _TOKENS
-        results |= {d.name: most for d in value.shape if isinstance(d, Dim)}
+        limit = _SLOTS if operand.role == "state" else _TOKENS
+        results |= {d.name: limit for d in value.shape if isinstance(d, Dim)}
     first, role = call.operands[0], OPS[call.op].operands[0].role
     batched = 2 if role == "ids" else 3
     if first is not None and len(first.shape) == batched:

@@ -267,9 +267,9 @@ def _activated(recipe: Recipe, x: int, kind: str) -> int:
             return x
 
 
-def _at_least(recipe: Recipe, x: int, least: float) -> int:
+def _at_least(recipe: Recipe, x: int, minimum: float) -> int:
     """Compute the maximum; NaN stays, which a clamp may turn into its limit."""
-    shape, limit = recipe.shapes[x], recipe.number(least)
+    shape, limit = recipe.shapes[x], recipe.number(minimum)
     return recipe.step("where", [recipe.step("lesser", [x, limit], shape), limit, x], shape)
 
 
@@ -282,9 +282,9 @@ def _ends(recipe: Recipe, call: Call, lengths: int) -> int:
     counts = recipe.step("clamp", [counts], flat, minValue=1.0, maxValue=float(2**32))
     counts = recipe.step("reshape", [counts], shape, shape)
     # A length may exceed this run's actual size, and what is there is padding.
-    most = recipe.input(dim_input(dim), (1,)) if isinstance(dim, Dim) else recipe.number(dim)
-    fewer = recipe.step("lesser", [counts, most], shape)
-    return recipe.step("where", [fewer, counts, most], shape)
+    limit = recipe.input(dim_input(dim), (1,)) if isinstance(dim, Dim) else recipe.number(dim)
+    fewer = recipe.step("lesser", [counts, limit], shape)
+    return recipe.step("where", [fewer, counts, limit], shape)
 
 
 def _begins(recipe: Recipe, skipped: int | None, end: int) -> int:

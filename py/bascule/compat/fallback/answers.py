@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bascule.backend.adapter import LEAST_LIMITS
+from bascule.backend.adapter import DEFAULT_LIMITS
 from bascule.compat.fallback.operation_work import Operation
 from bascule.compat.fallback.settings import Settings
 from bascule.machine.capabilities import DEFAULT_MEMORY_BUDGET_NBYTES, Capabilities
@@ -68,13 +68,13 @@ def _limit_reasons(settings: Settings, operation: Operation) -> Iterator[str]:
     """Limits of the configuration below those of every WebGPU device."""
     if operation.column == "shader_compilation":
         return
-    least = LEAST_LIMITS[BINDING]
-    if settings.binding_nbytes < least:
-        yield f"tensors are limited to {settings.binding_nbytes:,} bytes, under {least:,}"
+    default_nbytes = DEFAULT_LIMITS[BINDING]
+    if settings.binding_nbytes < default_nbytes:
+        yield f"tensors are limited to {settings.binding_nbytes:,} bytes, under {default_nbytes:,}"
     if settings.memory_budget_nbytes is not None:
-        most = settings.memory_budget_nbytes * settings.memory_threshold
-        if most < LEAST_LIMITS["maxBufferSize"]:
-            yield f"memory is limited to {most:,.0f} bytes, less than the largest buffer"
+        budget_nbytes = settings.memory_budget_nbytes * settings.memory_threshold
+        if budget_nbytes < DEFAULT_LIMITS["maxBufferSize"]:
+            yield f"memory is limited to {budget_nbytes:,.0f} bytes, less than the largest buffer"
 
 
 def _probed_reasons(record: Capabilities, operation: Operation) -> Iterator[str]:
@@ -86,14 +86,14 @@ def _probed_reasons(record: Capabilities, operation: Operation) -> Iterator[str]
     limits = record.limits or {}
     if operation.column != "shader_compilation":
         binding = limits.get(BINDING, 0)
-        if binding < LEAST_LIMITS[BINDING]:
+        if binding < DEFAULT_LIMITS[BINDING]:
             yield f"bindings are of {binding:,} bytes at most"
         return
     for feature in _FAST_FEATURES:
         if feature not in (record.features or ()):
             yield f"the adapter has no {feature}"
     for name in _FAST_LIMITS:
-        if limits.get(name, 0) < LEAST_LIMITS[name]:
+        if limits.get(name, 0) < DEFAULT_LIMITS[name]:
             yield f"{name} is {limits.get(name, 0):,}"
 
 
@@ -113,6 +113,6 @@ def limits_of(settings: Settings, memory_nbytes: float, device: Limits) -> Limit
     if settings.capabilities is not None:
         binding = min(binding, (settings.capabilities.limits or {}).get(BINDING, binding))
     elif is_safari(settings.browser_info):
-        binding = min(binding, LEAST_LIMITS[BINDING])
+        binding = min(binding, DEFAULT_LIMITS[BINDING])
     work = min(settings.dispatch_work, device.dispatch_work)
     return Limits(binding, max(memory_nbytes, 1), work, settings.weights_nbytes)

@@ -20,7 +20,7 @@ from bascule.program.program import Program
 from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
 
 # A piece costs about a millisecond besides its work.
-_MOST_PIECES = 64
+_MAX_PIECES = 64
 # How many numbers of equal pieces are tried, starting at the one that the device's bytes suggest.
 _N_TRIALS = 3
 _SMALLER_INPUTS = "Allow more, or give it smaller inputs: it is divided no further."
@@ -95,9 +95,9 @@ def plan(
     pieces = pieces or tuple(sorted(planner.bisected(full, at_least_once=violation is None)))
     reason = forced_by
     if violation is not None:
-        if limits.memory_nbytes < device_nbytes(work.program) and len(pieces) > _MOST_PIECES:
+        if limits.memory_nbytes < device_nbytes(work.program) and len(pieces) > _MAX_PIECES:
             n = len(pieces)
-            hint = f"Allow more memory: it would take {n} pieces, and {_MOST_PIECES} are the most."
+            hint = f"Allow more memory: it would take {n} pieces, and {_MAX_PIECES} are the most."
             raise _advised(violation, hint)
         reason = f"{violation.limited} needs {violation.needs}, and {violation.limit}"
     taken = tuple(
@@ -173,9 +173,9 @@ class _Planner:
         first, _ = self._best(ways)
         axis = next(at for at, span in enumerate(first) if span != full[at])
         count = self.division.axes[axis].count
-        least = max(2, ceil(min(limit_share(program, self._limits), _MOST_PIECES)))
-        lengths = [-(-count // n) for n in range(least, least + _N_TRIALS)]
-        for length in dict.fromkeys([*lengths, max(1, count // least)]):
+        fewest = max(2, ceil(min(limit_share(program, self._limits), _MAX_PIECES)))
+        lengths = [-(-count // n) for n in range(fewest, fewest + _N_TRIALS)]
+        for length in dict.fromkeys([*lengths, max(1, count // fewest)]):
             pieces = _equal_spans(full, axis, count, length)
             # If pieces of one length are one program, one piece is checked for all.
             checked = pieces[:1] if self.division.same_program else pieces
@@ -187,8 +187,8 @@ class _Planner:
     def _best(self, ways: Sequence[_Bisection]) -> _Bisection:
         """Return the way with the least limit share, the first of those that are equal."""
         shares = [self._limit_share(way) for way in ways]
-        most = _EQUAL_SHARES * min(shares)
-        return next(way for way, share in zip(ways, shares, strict=True) if share <= most)
+        limit = _EQUAL_SHARES * min(shares)
+        return next(way for way, share in zip(ways, shares, strict=True) if share <= limit)
 
     def _limit_share(self, way: _Bisection) -> float:
         programs = [self._program(spans) for spans in way]

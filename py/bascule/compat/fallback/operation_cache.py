@@ -20,7 +20,7 @@ from bascule.compat.fallback.operation_work import (
 from bascule.program.graph import Graph
 
 # As for a model's sliding context.
-_MOST_POSITIONS = 1 << 20
+_MAX_POSITIONS = 1 << 20
 _CACHES, _ROWS = ("key_cache", "value_cache"), ("key", "value")
 
 
@@ -107,7 +107,7 @@ def _arrays(request: Request, names: tuple[str, str]) -> tuple[Floats, Floats]:
 
 
 def _slot(request: Request, slots: int) -> int:
-    return request.integer("position", 0, most=_MOST_POSITIONS) % slots
+    return request.integer("position", 0, maximum=_MAX_POSITIONS) % slots
 
 
 def _new_rows(

@@ -23,8 +23,8 @@ def feature_extraction(request: Request) -> Work:
     names = ["image", "weight", *(["bias"] if bias is not None else [])]
     fits = image.shape[-1] == weight.shape[3] and (bias is None or len(bias) == len(weight))
     request.require(fits, "image (..., H, W, C), weight (N, KH, KW, C), bias (N)", *names)
-    stride_y, stride_x = _pair(request, "stride", weight.shape[1:3], least=1)
-    pad_y, pad_x = _pair(request, "padding", (0, 0), least=0)
+    stride_y, stride_x = _pair(request, "stride", weight.shape[1:3], minimum=1)
+    pad_y, pad_x = _pair(request, "padding", (0, 0), minimum=0)
     images = image.reshape(-1, *image.shape[-3:])
     graph = Graph(request.operation.name)
     x = graph.call(
@@ -52,8 +52,8 @@ def feature_extraction(request: Request) -> Work:
 def divide_image(request: Request) -> Division:
     """Divide a convolution by images, and by rows of features with the rows of their windows."""
     image, weight = request.floats("image", ndims=(3, 4)), request.floats("weight", ndims=(4,))
-    stride_y, stride_x = _pair(request, "stride", weight.shape[1:3], least=1)
-    pad_y, pad_x = _pair(request, "padding", (0, 0), least=0)
+    stride_y, stride_x = _pair(request, "stride", weight.shape[1:3], minimum=1)
+    pad_y, pad_x = _pair(request, "padding", (0, 0), minimum=0)
     images = image.reshape(-1, *image.shape[-3:])
     padded = np.pad(images, ((0, 0), (pad_y, pad_y), (0, 0), (0, 0)))
     height = (padded.shape[1] - weight.shape[1]) // stride_y + 1
@@ -74,11 +74,13 @@ def divide_image(request: Request) -> Division:
     return Division(axes, piece, (*image.shape[:-3], *shape), (len(images), *shape))
 
 
-def _pair(request: Request, name: str, default: tuple[int, ...], *, least: int) -> tuple[int, int]:
+def _pair(
+    request: Request, name: str, default: tuple[int, ...], *, minimum: int
+) -> tuple[int, int]:
     result: Any = request.context.get(name, default)
     pair = result if isinstance(result, tuple | list) else (result, result)
     integers = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in pair)
-    if len(pair) != 2 or not integers or min(pair) < least:
-        expected = f"a whole number of at least {least}, or two of them"
+    if len(pair) != 2 or not integers or min(pair) < minimum:
+        expected = f"a whole number of at least {minimum}, or two of them"
         raise InputError(f"{request.where}, context {name!r}", expected, repr(result)[:80])
     return int(pair[0]), int(pair[1])

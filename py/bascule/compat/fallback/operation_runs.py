@@ -43,12 +43,12 @@ def device_nbytes(program: Program) -> int:
     return resident + running + filling
 
 
-def _staging_nbytes(blocks: Sequence[Parameter], most: float = inf) -> int:
+def _staging_nbytes(blocks: Sequence[Parameter], max_nbytes: float = inf) -> int:
     """Bytes of the staging buffer of weights that are quantized: an eighth of their floats, so that
     quantizing saves memory, too, but no less than a slab that is worth a dispatch.
     """
     eighth = max(4 * prod(p.shape) for p in blocks) // 8
-    return staging_nbytes(blocks, min(most, max(_SLAB_NBYTES, eighth)))
+    return staging_nbytes(blocks, min(max_nbytes, max(_SLAB_NBYTES, eighth)))
 
 
 def _word_aligned(nbytes: int) -> int:
@@ -239,7 +239,7 @@ async def _fill(
         return {}
     staging = _staging_nbytes(quantized, backend.limits.binding_nbytes)
     quantizer = await backend.quantizer(
-        store, quantized, staging_nbytes=staging, most_blocks=SLAB_BLOCKS
+        store, quantized, staging_nbytes=staging, max_blocks=SLAB_BLOCKS
     )
     try:
         for parameter in quantized:

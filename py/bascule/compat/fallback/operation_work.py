@@ -138,12 +138,16 @@ class Request:
         """As `floats`; None for an absent one."""
         return None if self.inputs.get(name) is None else self.floats(name, ndims=ndims)
 
-    def integer(self, name: str, default: int, *, least: int = 0, most: int | None = None) -> int:
-        """An integer of the context, from `least` to `most`."""
+    def integer(
+        self, name: str, default: int, *, minimum: int = 0, maximum: int | None = None
+    ) -> int:
+        """An integer of the context, from `minimum` to `maximum`."""
         result = self.context.get(name, default)
         is_integer = isinstance(result, int | np.integer) and not isinstance(result, bool)
-        if not is_integer or result < least or (most is not None and result > most):
-            range_ = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+        if not is_integer or result < minimum or (maximum is not None and result > maximum):
+            range_ = (
+                f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum:,}"
+            )
             expected = f"a whole number {range_}"
             raise InputError(f"{self.where}, context {name!r}", expected, repr(result)[:80])
         return int(result)

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from bascule.base.arguments import is_number
 from bascule.base.dtypes import DType
 from bascule.errors import ModelFileError, UnsupportedModelError
-from bascule.models.settings import MOST_LAYERS, Settings
+from bascule.models.settings import MAX_LAYERS, Settings
 
-MOST_CONTEXT = 1 << 20
-_MOST_HEAD = 1 << 12
+MAX_CONTEXT = 1 << 20
+_MAX_HEAD = 1 << 12
 Pairs = Literal["adjacent", "halves"]
 # Settings of a config.json that must have these values.
 _PLAIN: Mapping[str, Any] = {
@@ -94,12 +94,12 @@ def read_decoder_config(
     return DecoderConfig(
         vocabulary=read.size("vocab_size"),
         hidden=hidden,
-        layers=read.size("num_hidden_layers", largest=MOST_LAYERS),
+        layers=read.size("num_hidden_layers", largest=MAX_LAYERS),
         heads=heads,
         kv_heads=kv_heads,
         size=size,
         inner=read.size("intermediate_size"),
-        context=read.size("max_position_embeddings", 2048, largest=MOST_CONTEXT),
+        context=read.size("max_position_embeddings", 2048, largest=MAX_CONTEXT),
         theta=theta,
         eps=read.number("rms_norm_eps", 1e-6, 0.0, 1.0),
         types={},
@@ -110,7 +110,7 @@ def read_decoder_config(
 
 def check_heads(heads: int, kv_heads: int, size: int, file: str, *, even: bool) -> None:
     """ModelFileError for impossible heads; `even`: they divide the hidden size, or need not."""
-    if heads % kv_heads or size % 4 or size > _MOST_HEAD or not even:
+    if heads % kv_heads or size % 4 or size > _MAX_HEAD or not even:
         problem = f"{heads} heads over {kv_heads} of size {size} do not fit together"
         raise ModelFileError(file, problem)
 

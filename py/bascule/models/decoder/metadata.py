@@ -7,8 +7,8 @@ from typing import Any
 
 from bascule.base.dtypes import DType
 from bascule.errors import UnsupportedModelError
-from bascule.models.decoder.config import MOST_CONTEXT, DecoderConfig, Pairs, check_heads
-from bascule.models.settings import MOST_LAYERS, Settings
+from bascule.models.decoder.config import MAX_CONTEXT, DecoderConfig, Pairs, check_heads
+from bascule.models.settings import MAX_LAYERS, Settings
 
 
 def read_decoder_metadata(
@@ -43,12 +43,12 @@ def read_decoder_metadata(
     return DecoderConfig(
         vocabulary=rows,
         hidden=hidden,
-        layers=read.size("block_count", largest=MOST_LAYERS),
+        layers=read.size("block_count", largest=MAX_LAYERS),
         heads=heads,
         kv_heads=kv_heads,
         size=size,
         inner=read.size("feed_forward_length"),
-        context=read.size("context_length", largest=MOST_CONTEXT),
+        context=read.size("context_length", largest=MAX_CONTEXT),
         theta=read.number("rope.freq_base", 10_000.0, 1.0, 1e12),
         eps=read.number(eps, 1e-5, 0.0, 1.0),
         types=types,
@@ -63,8 +63,8 @@ class _Prefixed(Settings):
         super().__init__(metadata, file)
         self._prefix = architecture
 
-    def whole(self, key: str, default: int | None, least: int, most: int = 1 << 24) -> int:
-        return super().whole(f"{self._prefix}.{key}", default, least, most)
+    def whole(self, key: str, default: int | None, minimum: int, maximum: int = 1 << 24) -> int:
+        return super().whole(f"{self._prefix}.{key}", default, minimum, maximum)
 
-    def number(self, key: str, default: float, least: float, most: float) -> float:
-        return super().number(f"{self._prefix}.{key}", default, least, most)
+    def number(self, key: str, default: float, minimum: float, maximum: float) -> float:
+        return super().number(f"{self._prefix}.{key}", default, minimum, maximum)

@@ -29,14 +29,14 @@ _ENCODER = PlainEncoder(
     (*_CLASSIFIERS, "Dinov2Model"),
 )
 _PATCH = 14  # transformers' default
-_MOST_RATIO = 64  # of the feed-forward part's size and the hidden size
+_MAX_RATIO = 64  # of the feed-forward part's size and the hidden size
 
 
 def read_config(config: Mapping[str, Any], file: str) -> ImageConfig:
     """Check and read a config.json; errors as `EncoderFamily.config`."""
     read = _ENCODER.checked(config, file)
     read.expect({"use_swiglu_ffn": False})
-    inner = read.size("hidden_size") * read.size("mlp_ratio", 4, _MOST_RATIO)
+    inner = read.size("hidden_size") * read.size("mlp_ratio", 4, _MAX_RATIO)
     layers = read_layers(read, config, "gelu", inner=inner, eps=1e-6)
     return ImageConfig(layers, read_patches(read, _PATCH))
 

@@ -10,8 +10,8 @@ from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.settings import Settings
 
 Squash = Literal["none", "sigmoid", "softmax"]
-MOST_LABELS = 1 << 16
-_MOST_NAME = 200
+MAX_LABELS = 1 << 16
+_MAX_NAME = 200
 _REGRESSION, _SINGLE = "regression", "single_label_classification"
 _PROBLEMS = (_REGRESSION, _SINGLE, "multi_label_classification")
 _SCORES: Mapping[str, Squash] = {"Identity": "none", "Sigmoid": "sigmoid"}
@@ -53,16 +53,16 @@ def read_classes(config: Mapping[str, Any], library: Mapping[str, Any], file: st
 def _labels(config: Mapping[str, Any], file: str) -> tuple[str, ...]:
     named = config.get("id2label")
     # transformers leaves out its own default.
-    count = Settings(config, file).size("num_labels", 2, MOST_LABELS)
+    count = Settings(config, file).size("num_labels", 2, MAX_LABELS)
     if named is None:
         return tuple(f"LABEL_{i}" for i in range(count))
-    if not isinstance(named, dict) or not 1 <= len(named) <= MOST_LABELS:
-        problem = f"id2label is {_short(named)}, expected 1 to {MOST_LABELS:,} labels by their ids"
+    if not isinstance(named, dict) or not 1 <= len(named) <= MAX_LABELS:
+        problem = f"id2label is {_short(named)}, expected 1 to {MAX_LABELS:,} labels by their ids"
         raise ModelFileError(file, problem)
     labels: list[str] = []
     for index in range(len(named)):
         label = named.get(str(index))
-        if not isinstance(label, str) or len(label) > _MOST_NAME:
+        if not isinstance(label, str) or len(label) > _MAX_NAME:
             problem = f"id2label has {_short(label)} for {index}, expected a name"
             raise ModelFileError(file, problem)
         labels.append(label)

@@ -8,7 +8,7 @@ from typing import Any
 
 from bascule.base.arguments import is_number
 from bascule.errors import ModelFileError, UnsupportedModelError
-from bascule.models.settings import MOST_LAYERS, Settings
+from bascule.models.settings import MAX_LAYERS, Settings
 
 # Hugging Face's names of activations, and ours.
 _ACTIVATIONS = {
@@ -79,7 +79,7 @@ def read_encoder_config(
     result = EncoderConfig(
         vocabulary=read.size("vocab_size"),
         hidden=read.size(keys.hidden),
-        layers=read.size(keys.layers, largest=MOST_LAYERS),
+        layers=read.size(keys.layers, largest=MAX_LAYERS),
         heads=read.size(keys.heads),
         inner=read.size(keys.inner),
         positions=read.size("max_position_embeddings"),

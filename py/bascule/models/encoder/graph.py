@@ -14,7 +14,7 @@ from bascule.program.graph import Graph
 from bascule.program.program import Value
 
 # The distance from which on all tokens share a bias.
-_MOST_DISTANCE = 128
+_MAX_DISTANCE = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _relative_bias(to: Encoding) -> Value:
     shape = (to.config.relative_buckets, to.config.heads)
     table = to.graph.parameter("encoder.relative_attention_bias.weight", shape)
     tokens = to.ids.shape[1]
-    return to.graph.call("relative_bias", table, length=tokens, max_distance=_MOST_DISTANCE)
+    return to.graph.call("relative_bias", table, length=tokens, max_distance=_MAX_DISTANCE)
 
 
 def _embeddings(to: Encoding) -> Value:

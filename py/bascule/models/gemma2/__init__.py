@@ -17,7 +17,7 @@ from bascule.models.decoder.graph import POST_ATTENTION, POST_FFN
 from bascule.models.decoder.metadata import read_decoder_metadata
 from bascule.models.settings import Settings
 
-_MOST_CAP = 1e6
+_MAX_CAP = 1e6
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 # The defaults of transformers' Gemma2Config.
 _DEFAULTS: Mapping[str, Any] = {
@@ -71,8 +71,8 @@ def read_metadata(
         _gemma(result, full_layers=frozenset(range(1, result.layers, 2))),
         window=read.whole("gemma2.attention.sliding_window", 4096, 0),
         scale=scalar**-0.5,
-        score_cap=read.number("gemma2.attn_logit_softcapping", 50.0, 0.0, _MOST_CAP),
-        logit_cap=read.number("gemma2.final_logit_softcapping", 30.0, 0.0, _MOST_CAP),
+        score_cap=read.number("gemma2.attn_logit_softcapping", 50.0, 0.0, _MAX_CAP),
+        logit_cap=read.number("gemma2.final_logit_softcapping", 30.0, 0.0, _MAX_CAP),
     )
 
 
@@ -94,7 +94,7 @@ def _window(config: Mapping[str, Any], read: Settings) -> int:
 
 def _cap(config: Mapping[str, Any], read: Settings, key: str, default: float) -> float:
     null = config.get(key, default) is None
-    return 0.0 if null else read.number(key, default, 1e-6, _MOST_CAP)
+    return 0.0 if null else read.number(key, default, 1e-6, _MAX_CAP)
 
 
 def _full_layers(config: Mapping[str, Any], n_layers: int, file: str) -> frozenset[int]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from bascule.base.dtypes import DType
 from bascule.errors import ModelFileError, UnsupportedModelError
-from bascule.models.decoder.config import MOST_CONTEXT, DecoderConfig, check_heads
+from bascule.models.decoder.config import MAX_CONTEXT, DecoderConfig, check_heads
 from bascule.models.decoder.metadata import read_decoder_metadata
 from bascule.models.family import DecoderFamily
 from bascule.models.gpt2.graph import decode, tensors
-from bascule.models.settings import MOST_LAYERS, Settings
+from bascule.models.settings import MAX_LAYERS, Settings
 
 # A folder's names of the tensors, and of the parts of a layer.
 _NAMES = {"token_embd": "wte", "position_embd": "wpe", "output_norm": "ln_f", "output": "lm_head"}
@@ -48,12 +48,12 @@ def read_config(config: Mapping[str, Any], file: str) -> DecoderConfig:
     return DecoderConfig(
         vocabulary=read.size("vocab_size", 50257),
         hidden=hidden,
-        layers=read.size("n_layer", 12, MOST_LAYERS),
+        layers=read.size("n_layer", 12, MAX_LAYERS),
         heads=heads,
         kv_heads=heads,
         size=hidden // heads,
         inner=read.size("n_inner", 4 * hidden),
-        context=read.size("n_positions", 1024, MOST_CONTEXT),
+        context=read.size("n_positions", 1024, MAX_CONTEXT),
         theta=1.0,
         eps=read.number("layer_norm_epsilon", 1e-5, 0.0, 1.0),
         types={},

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bascule.errors import ModelFileError, UnsupportedModelError
-from bascule.models.settings import MOST_LAYERS, Settings
+from bascule.models.settings import MAX_LAYERS, Settings
 
 # Hugging Face's names of activations, and those of `graph.activated`.
 _ACTIVATIONS = {
@@ -15,7 +15,7 @@ _ACTIVATIONS = {
     **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"},
 }
 _LARGEST_IMAGE = 4096
-_MOST_PATCHES = 1 << 14
+_MAX_PATCHES = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,8 @@ class PatchesConfig:
     def seeing(self, image: int, file: str) -> PatchesConfig:
         """Return the same for images of another size; ModelFileError for an impossible one."""
         result = replace(self, image=image)
-        if (
-            not 1 <= result.patches <= _MOST_PATCHES
-        ):  # pixels past the last whole patch are not read
-            limits = f"1 to {_MOST_PATCHES:,} patches of {self.patch} x {self.patch}"
+        if not 1 <= result.patches <= _MAX_PATCHES:  # pixels past the last whole patch are not read
+            limits = f"1 to {_MAX_PATCHES:,} patches of {self.patch} x {self.patch}"
             raise ModelFileError(file, f"images of {image} x {image} pixels are not {limits}")
         return result
 
@@ -103,7 +101,7 @@ def read_layers(
         raise ModelFileError(read.file, f"hidden_size {hidden} does not fit {heads} heads")
     return LayersConfig(
         hidden=hidden,
-        layers=read.size("num_hidden_layers", largest=MOST_LAYERS),
+        layers=read.size("num_hidden_layers", largest=MAX_LAYERS),
         heads=heads,
         inner=read.size("intermediate_size") if inner is None else inner,
         activation=_ACTIVATIONS[named],

@@ -8,12 +8,12 @@ from typing import Any
 
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.models.encoder.config import EncoderConfig, Keys, read_encoder_config
-from bascule.models.settings import MOST_LAYERS, Settings
+from bascule.models.settings import MAX_LAYERS, Settings
 
 _ARCHITECTURES = ("ModernBertModel", "ModernBertForMaskedLM")
 # The tables of angles have a row for each.
-_MOST_POSITIONS = 1 << 16
-_MOST_HEAD = 1 << 10
+_MAX_POSITIONS = 1 << 16
+_MAX_HEAD = 1 << 10
 _FULL, _LOCAL = "full_attention", "sliding_attention"
 _POOLINGS = ("cls", "mean")
 _BIASES = ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias")
@@ -47,14 +47,14 @@ def read_config(config: Mapping[str, Any], file: str) -> ModernConfig:
     read = Settings(config, file)
     read.expect(_NO_BIASES)
     size = result.hidden // result.heads
-    if size % 2 or size > _MOST_HEAD:
+    if size % 2 or size > _MAX_HEAD:
         raise ModelFileError(file, f"{result.heads} heads of size {size} cannot be rotated")
     pooling = config.get("classifier_pooling", "cls")
     if pooling not in _POOLINGS:
         problem = f"its classifier_pooling is {str(pooling)[:40]!r}"
         raise UnsupportedModelError(file, problem)
     sizes = {name: getattr(result, name) for name in EncoderConfig.__slots__}
-    sizes["positions"] = read.size("max_position_embeddings", largest=_MOST_POSITIONS)
+    sizes["positions"] = read.size("max_position_embeddings", largest=_MAX_POSITIONS)
     return replace(
         ModernConfig(**sizes),
         eps=read.number("norm_eps", 1e-5, 0.0, 0.5),
@@ -73,7 +73,7 @@ def _local_layers(config: Mapping[str, Any], layers: int, file: str) -> tuple[bo
     """Read which layers are local: from a list of kinds, or from the interval of global layers."""
     kinds = config.get("layer_types")
     if kinds is None:
-        every = Settings(config, file).size("global_attn_every_n_layers", 3, MOST_LAYERS)
+        every = Settings(config, file).size("global_attn_every_n_layers", 3, MAX_LAYERS)
         return tuple(bool(layer % every) for layer in range(layers))
     if not isinstance(kinds, list) or len(kinds) != layers:
         raise ModelFileError(file, f"layer_types is {str(kinds)[:40]}, expected {layers} names")

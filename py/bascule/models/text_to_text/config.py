@@ -8,11 +8,11 @@ from typing import Any
 
 from bascule.base.dtypes import DType
 from bascule.errors import ModelFileError, UnsupportedModelError
-from bascule.models.settings import MOST_LAYERS, Settings
+from bascule.models.settings import MAX_LAYERS, Settings
 
 # The most tokens of a source or a target; the scores of all heads grow with their square.
-MOST_TOKENS = 4096
-_MOST_BUCKETS = 1 << 10
+MAX_TOKENS = 4096
+_MAX_BUCKETS = 1 << 10
 # The activation of a feed-forward layer, by the last word of `feed_forward_proj`.
 _ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "gelu_new": "gelu_tanh"}
 
@@ -61,8 +61,8 @@ def read_config(config: Mapping[str, Any], file: str) -> T5Config:
     name = "gelu_new" if projection == "gated-gelu" else name
     if name not in _ACTIVATIONS:
         raise UnsupportedModelError(file, f"its feed_forward_proj is {projection}")
-    layers = read.size("num_layers", largest=MOST_LAYERS)
-    buckets = read.size("relative_attention_num_buckets", 32, _MOST_BUCKETS)
+    layers = read.size("num_layers", largest=MAX_LAYERS)
+    buckets = read.size("relative_attention_num_buckets", 32, _MAX_BUCKETS)
     distance = read.size("relative_attention_max_distance", 128)
     if buckets % 4 or distance <= buckets // 2:
         problem = f"{buckets} buckets of relative attention do not fit the distance {distance}"
@@ -77,7 +77,7 @@ def read_config(config: Mapping[str, Any], file: str) -> T5Config:
         heads=read.size("num_heads"),
         size=size,
         encoder_layers=layers,
-        decoder_layers=read.size("num_decoder_layers", layers, MOST_LAYERS),
+        decoder_layers=read.size("num_decoder_layers", layers, MAX_LAYERS),
         buckets=buckets,
         max_distance=distance,
         eps=read.number("layer_norm_epsilon", 1e-6, 0.0, 1.0),
@@ -85,7 +85,7 @@ def read_config(config: Mapping[str, Any], file: str) -> T5Config:
         gated=gated,
         scales=_scales(config),
         start=read.whole("decoder_start_token_id", 0, 0, vocabulary - 1),
-        positions=read.size("n_positions", 512, MOST_TOKENS),
+        positions=read.size("n_positions", 512, MAX_TOKENS),
     )
 
 

@@ -52,10 +52,10 @@ class Transforming:
         config, name = self.config, f"{half}.block.0.layer.0.SelfAttention"
         shape = (config.buckets, config.heads)
         table = self.graph.parameter(f"{name}.relative_attention_bias.weight", shape)
-        call, most = self.graph.call, config.max_distance
+        call, max_distance = self.graph.call, config.max_distance
         causal = lengths is not None
         return call(
-            "relative_bias", table, lengths, length=length, max_distance=most, causal=causal
+            "relative_bias", table, lengths, length=length, max_distance=max_distance, causal=causal
         )
 
     def table(self) -> Value:

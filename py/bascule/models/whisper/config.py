@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from bascule.errors import ModelFileError
-from bascule.models.settings import MOST_LAYERS, Settings
+from bascule.models.settings import MAX_LAYERS, Settings
 from bascule.models.speech.config import Half, SpeechConfig
 
 # Limits of encoder and decoder: larger ones are not Whisper.
-_MOST_PLACES = 1 << 15
-_MOST_TOKENS = 512  # what the table of angles in `graph` is made for
-_MOST_BANDS = 1 << 10
+_MAX_PLACES = 1 << 15
+_MAX_TOKENS = 512  # what the table of angles in `graph` is made for
+_MAX_BANDS = 1 << 10
 # Settings whose other values would change the computation.
 _PLAIN: Mapping[str, Any] = {
     "model_type": "whisper",
@@ -33,24 +33,24 @@ def read_config(config: Mapping[str, Any], file: str) -> SpeechConfig:
     read.expect(_PLAIN)
     hidden = read.size("d_model")
 
-    def half(name: str, places: str, default: int, most: int) -> Half:
+    def half(name: str, places: str, default: int, maximum: int) -> Half:
         heads = read.size(f"{name}_attention_heads")
         # Kernels read keys of a head by fours.
         if hidden % heads or hidden // heads % 4:
             raise ModelFileError(file, f"d_model {hidden} does not fit {heads} {name} heads")
         return Half(
-            layers=read.size(f"{name}_layers", largest=MOST_LAYERS),
+            layers=read.size(f"{name}_layers", largest=MAX_LAYERS),
             heads=heads,
             inner=read.size(f"{name}_ffn_dim"),
-            places=read.size(places, default, most),
+            places=read.size(places, default, maximum),
         )
 
     return SpeechConfig(
         vocabulary=read.size("vocab_size"),
         hidden=hidden,
-        bands=read.size("num_mel_bins", 80, _MOST_BANDS),
-        encoder=half("encoder", "max_source_positions", 1500, _MOST_PLACES),
-        decoder=half("decoder", "max_target_positions", 448, _MOST_TOKENS),
+        bands=read.size("num_mel_bins", 80, _MAX_BANDS),
+        encoder=half("encoder", "max_source_positions", 1500, _MAX_PLACES),
+        decoder=half("decoder", "max_target_positions", 448, _MAX_TOKENS),
     )
 
 

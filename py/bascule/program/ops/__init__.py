@@ -30,15 +30,15 @@ from bascule.program.ops import (
 )
 from bascule.program.ops.activations import ACTIVATIONS
 from bascule.program.ops.cached import ROTARY_PAIRS
-from bascule.program.ops.elementwise import MOST_AXES, MOST_JOINED
+from bascule.program.ops.elementwise import MAX_AXES, MAX_JOINED
 from bascule.program.ops.pool import POOLINGS
 from bascule.program.ops.table import Cost, Op, Operand
 from bascule.program.program import Call, Value
 
 __all__ = [
     "ACTIVATIONS",
-    "MOST_AXES",
-    "MOST_JOINED",
+    "MAX_AXES",
+    "MAX_JOINED",
     "OPS",
     "POOLINGS",
     "ROTARY_PAIRS",

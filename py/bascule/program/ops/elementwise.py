@@ -8,8 +8,8 @@ from bascule.base.arrays import Array, np
 from bascule.program.ops.table import Op, first_two, inputs, need, same_shape
 from bascule.program.program import Attribute, Shape
 
-MOST_AXES = 4  # of transpose
-MOST_JOINED = 7  # operands of concat: with its result as many as any adapter binds at once
+MAX_AXES = 4  # of transpose
+MAX_JOINED = 7  # operands of concat: with its result as many as any adapter binds at once
 
 
 def _repeated(op: str) -> Callable[[tuple[Shape | None, ...], Mapping[str, Attribute]], Shape]:
@@ -37,7 +37,7 @@ def _concat(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Sha
 
 def _transpose(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
     x, axes = shapes[0] or (), str(attributes["axes"])
-    need(1 <= len(x) <= MOST_AXES, "transpose", "one to four axes", x)
+    need(1 <= len(x) <= MAX_AXES, "transpose", "one to four axes", x)
     order = "".join(map(str, range(len(x))))
     need("".join(sorted(axes)) == order, "transpose", f"axes {order} in some order", repr(axes))
     return tuple(x[int(axis)] for axis in axes)

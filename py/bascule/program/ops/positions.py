@@ -17,7 +17,9 @@ NUDGE = 1e-4
 
 def _relative_bias(shapes: tuple[Shape | None, ...], attributes: Mapping[str, Attribute]) -> Shape:
     (table, lengths), op = shapes, "relative_bias"
-    length, most, causal = (attributes[name] for name in ("length", "max_distance", "causal"))
+    length, max_distance, causal = (
+        attributes[name] for name in ("length", "max_distance", "causal")
+    )
     if table is None or len(table) != 2:
         raise InputError(f"op {op}", "table (R, H)", str(table))
     buckets = table[0]
@@ -25,7 +27,12 @@ def _relative_bias(shapes: tuple[Shape | None, ...], attributes: Mapping[str, At
     need(by_fours, op, "table (R, H) of a multiple of 4 rows", table)
     assert isinstance(buckets, int)
     exact = buckets // (2 if causal else 4)
-    need(isinstance(most, int) and most > exact, op, f"a max_distance above {exact}", attributes)
+    need(
+        isinstance(max_distance, int) and max_distance > exact,
+        op,
+        f"a max_distance above {exact}",
+        attributes,
+    )
     need(lengths is None or lengths == (1,), op, "lengths (1)", lengths)
     assert isinstance(length, int | Dim)
     need(isinstance(length, Dim) or length > 0, op, "a length of at least 1", length)

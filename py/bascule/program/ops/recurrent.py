@@ -10,7 +10,7 @@ from bascule.program.ops.table import Op, Operand, first_two, inputs, need
 from bascule.program.program import Attribute, Call, Shape
 
 # Hidden size of an LSTM; its kernel keeps the state in workgroup memory.
-MOST_HIDDEN = 2048
+MAX_HIDDEN = 2048
 # Past it exp overflows float32, and the sigmoid is 0.
 _LOWEST = -80.0
 
@@ -18,8 +18,8 @@ _LOWEST = -80.0
 def _lstm(shapes: tuple[Shape | None, ...], _: Mapping[str, Attribute]) -> Shape:
     gates, weight = first_two(shapes, "lstm")
     hidden = weight[0] if weight else 0
-    known = isinstance(hidden, int) and 0 < hidden <= MOST_HIDDEN and len(gates) == 2
-    need(known, "lstm", f"gates (T, 4H), H from 1 to {MOST_HIDDEN}", shapes)
+    known = isinstance(hidden, int) and 0 < hidden <= MAX_HIDDEN and len(gates) == 2
+    need(known, "lstm", f"gates (T, 4H), H from 1 to {MAX_HIDDEN}", shapes)
     assert isinstance(hidden, int)
     need(gates[1] == 4 * hidden, "lstm", "gates (T, 4H)", shapes)
     need(weight == (hidden, 4 * hidden), "lstm", "weight (H, 4H)", weight)

@@ -87,8 +87,8 @@ def tokens(draw: Draw) -> Array:
 def lengths(draw: Draw) -> Array:
     """All tokens of the first text, half of them of the second, and so on."""
     first = draw.call.operands[0]
-    most = first.sizes(draw.sizes)[1] if first else 1
-    return np.maximum(most // (1 + np.arange(draw.shape[0])), 1).astype(np.uint32)
+    maximum = first.sizes(draw.sizes)[1] if first else 1
+    return np.maximum(maximum // (1 + np.arange(draw.shape[0])), 1).astype(np.uint32)
 
 
 def skipped(draw: Draw) -> Array:

@@ -133,15 +133,15 @@ def kept_weights(logits: Array, settings: Array) -> Array:
         return (np.arange(len(logits)) == first).astype(np.float64)
     x = (logits.astype(np.float64) - logits[first]) / temperature
     order = np.sort(x)[::-1]
-    least = -np.inf
+    cutoff = -np.inf
     if 0 < top_k < len(x):
-        least = order[top_k - 1]
+        cutoff = order[top_k - 1]
     if top_p < 1:
-        mass = np.cumsum(np.exp(order[order >= least]))
-        least = order[np.searchsorted(mass, max(top_p, 0) * mass[-1])]
+        mass = np.cumsum(np.exp(order[order >= cutoff]))
+        cutoff = order[np.searchsorted(mass, max(top_p, 0) * mass[-1])]
     if min_p > 0:
-        least = max(least, np.log(min(min_p, 1.0)))
-    return np.where(x >= least, np.exp(x), 0)
+        cutoff = max(cutoff, np.log(min(min_p, 1.0)))
+    return np.where(x >= cutoff, np.exp(x), 0)
 
 
 def pick(weights: Array, u: float) -> int:

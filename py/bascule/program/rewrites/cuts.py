@@ -148,8 +148,8 @@ def _parts_needed(call: Call, weight: Value, limits: Limits) -> int:
         hint = "Run fewer or shorter texts at once."
         needs, allowed = f"{step_work:,} multiply-adds", f"a dispatch may {limits.dispatch_work:,}"
         raise LimitError(f"{step} rows of {weight.name}", needs, allowed, hint=hint)
-    most = min(allowed / step_nbytes, limits.dispatch_work / max(1, step_work))
-    return ceil(ceil(rows / _STEP) / int(most))
+    max_steps = min(allowed / step_nbytes, limits.dispatch_work / max(1, step_work))
+    return ceil(ceil(rows / _STEP) / int(max_steps))
 
 
 def _bias_of(call: Call) -> Value | None:

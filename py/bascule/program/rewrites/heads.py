@@ -32,8 +32,8 @@ def head_partitioning(program: Program, limits: Limits) -> tuple[Program, tuple[
         part, work = part_of(call), cost_of(call).multiply_adds
         if work <= limits.dispatch_work:
             return None
-        most = max(1, int(limits.dispatch_work // (work // part.n_heads)))
-        parts = _groups(part, most)
+        max_heads = max(1, int(limits.dispatch_work // (work // part.n_heads)))
+        parts = _groups(part, max_heads)
         work_text = f"{work:,} multiply-adds of {part.n_heads} heads in a dispatch of at most "
         reason = f"{work_text}{limits.dispatch_work:,.0f}"
         applied = Taken("head_partitioning", reason, len(parts))
@@ -53,17 +53,19 @@ def _check_bindings(call: Call, limits: Limits) -> None:
             )
 
 
-def _groups(part: Part, most: int) -> list[Part]:
+def _groups(part: Part, max_heads: int) -> list[Part]:
     """Return parts of at most that many heads: of whole KV heads, or within one."""
     shared = part.sharing
-    if most >= shared:
-        n = -(-part.n_kv_heads // (most // shared))
+    if max_heads >= shared:
+        n = -(-part.n_kv_heads // (max_heads // shared))
         groups = spans(0, part.n_kv_heads, n)
         ranges = [(part.first_head + a * shared, count * shared) for a, count in groups]
     else:
         ranges = [
             (first, n)
             for kv_head in range(part.n_kv_heads)
-            for first, n in spans(part.first_head + kv_head * shared, shared, -(-shared // most))
+            for first, n in spans(
+                part.first_head + kv_head * shared, shared, -(-shared // max_heads)
+            )
         ]
     return [replace(part, first_head=first, n_heads=n) for first, n in ranges]

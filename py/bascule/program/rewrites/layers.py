@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bascule.program.ops import MOST_JOINED, operand, with_operands
+from bascule.program.ops import MAX_JOINED, operand, with_operands
 from bascule.program.program import Call, Parameter, Program, Value
 from bascule.program.rewrites.cuts import Cuts, value_of, with_parts
 from bascule.program.rewrites.rewrite import Limits, Taken
@@ -61,14 +61,14 @@ def _joined(parts: Sequence[Value], result: Value) -> list[Call]:
     """Concatenate as many at once as a kernel can bind, until one is left."""
     calls: list[Call] = []
     while len(parts) > 1:
-        groups = [parts[at : at + MOST_JOINED] for at in range(0, len(parts), MOST_JOINED)]
+        groups = [parts[at : at + MAX_JOINED] for at in range(0, len(parts), MAX_JOINED)]
         wider: list[Value] = []
         for index, group in enumerate(groups):
             width = sum(part.limits[-1] for part in group)
             name = f"{result.name}.{len(parts)}.{index}"
             y = result if len(groups) == 1 else Value(name, (*result.shape[:-1], width))
             if len(group) > 1:
-                operands = (*group, *(None,) * (MOST_JOINED - len(group)))
+                operands = (*group, *(None,) * (MAX_JOINED - len(group)))
                 calls.append(Call("concat", operands, y))
             wider.append(y if len(group) > 1 else group[0])
         parts = wider

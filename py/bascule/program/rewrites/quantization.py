@@ -32,9 +32,9 @@ def progressive_quantization(program: Program, limits: Limits) -> tuple[Program,
             fits = True
             break
     if not fits:
-        least = f"{_nbytes(program, formats):,} bytes in the fewest bits"
+        needed = f"{_nbytes(program, formats):,} bytes in the fewest bits"
         allowed = f"{limits.weights_nbytes:,.0f} are allowed"
-        raise LimitError(f"the weights of {program.name}", least, allowed, hint="Allow more.")
+        raise LimitError(f"the weights of {program.name}", needed, allowed, hint="Allow more.")
     reason = f"{total:,} bytes of weights, and {limits.weights_nbytes:,.0f} are allowed"
     applied = Taken("progressive_quantization", reason, len(formats))
     return _with_formats(program, formats), (applied,)
