@@ -116,14 +116,14 @@ class Times:
             return
         terminalreporter.section("where the time went")
         names = {"call": "work"}
-        for kind, seconds in self._by_kind.max_common():
+        for kind, seconds in self._by_kind.most_common():
             terminalreporter.write_line(f"{seconds:8.1f} s  {names.get(kind, kind)}")
         if self._last:
             end = max(self._last.values())
             idle = ", ".join(f"{name} {end - at:.0f} s" for name, at in sorted(self._last.items()))
             terminalreporter.write_line(f"idle at the end: {idle}")
         terminalreporter.write_line(f"the {N_SLOWEST} slowest of {len(self._by_test)} tests:")
-        for name, seconds in self._by_test.max_common(N_SLOWEST):
+        for name, seconds in self._by_test.most_common(N_SLOWEST):
             terminalreporter.write_line(f"{seconds:8.1f} s  {name}")
 
 

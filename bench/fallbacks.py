@@ -128,7 +128,7 @@ def measure(device: bascule.Device, case: Case) -> None:
             if way is None:
                 print(f"{'':20}{bound:>20}  refused: {refused}", flush=True)
                 continue
-            taken = ", ".join(f"{each.strategy} {each.parts}" for each in way.manager.last_taken)
+            taken = ", ".join(f"{each.strategy} {each.parts}" for each in way.manager.last_applied)
             wall, cpu = ratio(way.wall, plain.wall), ratio(way.cpu, plain.cpu)
             print(
                 f"{'':20}{bound:>20}{way.peak:>12,}{wall:>7.2f}x{cpu:>7.2f}x  {taken}", flush=True

@@ -61,12 +61,12 @@ async def measure(model: str, tier: str, rounds: int = 3) -> dict[str, Any]:
     for format in FORMATS:
         name, peak = format or "f32", 0
 
-        def tell(_: bascule.Progress) -> None:
+        def notify(_: bascule.Progress) -> None:
             nonlocal peak
             peak = max(peak, gpu.allocated_nbytes if gpu else 0)
 
         before = gpu.allocated_nbytes if gpu else 0
-        made = await opened.load(model, quantize=format, progress=tell)
+        made = await opened.load(model, quantize=format, progress=notify)
         models[name] = made
         results[name] = {
             "nbytes": made.weights.nbytes,

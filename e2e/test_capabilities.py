@@ -221,7 +221,7 @@ def test_a_pyodide_without_numpy_embeds(
         assert found_tier == tier
         assert not has_numpy
         assert (cosines(np.reshape(rows, (-1, columns)), expected.embeddings) >= 0.99999).all()
-        assert any("numpy is not there" in step for step in steps) == (tier == "webgpu")
+        assert any("numpy is not installed" in step for step in steps) == (tier == "webgpu")
 
 
 def test_on_the_pages_own_thread(page_to_probe: Page) -> None:

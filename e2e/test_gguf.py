@@ -34,7 +34,7 @@ PARAMETERS = [
     Parameter(name, tuple(shape), tuple(tensors), dtype=dtype)
     for name, shape, tensors, dtype in json.loads({json.dumps(TABLE)!r})
 ]
-PATIENCE = {{"attempts": 4, "firstDelayMs": 5, "maxDelayMs": 20, "stallMs": 500}}
+RETRY = {{"attempts": 4, "firstDelayMs": 5, "maxDelayMs": 20, "stallMs": 500}}
 
 async def held(backend, store, parameter):
     if backend.tier == "cpu":
@@ -45,7 +45,7 @@ async def held(backend, store, parameter):
     return found
 
 async def load(url, tier, hashes=None, chunk_nbytes={CHUNK}):
-    source = PageSource(url, hashes, chunk_nbytes, patience=PATIENCE)
+    source = PageSource(url, hashes, chunk_nbytes, retry=RETRY)
     backend = (await open_tier(tier)).backend
     try:
         header = await read_gguf(source)

@@ -44,10 +44,10 @@ from bascule.weights.stream import load_weights
 
 SHAPES = {"first": (301, 97), "second": (50_021,), "half": (40_003,), "last": (211, 103)}
 PARAMETERS = tuple(Parameter(name, shape, (name,)) for name, shape in SHAPES.items())
-PATIENCE = {"attempts": 4, "firstDelayMs": 5, "maxDelayMs": 20, "stallMs": 500, "maxWaitMs": 2000}
+RETRY = {"attempts": 4, "firstDelayMs": 5, "maxDelayMs": 20, "stallMs": 500, "maxWaitMs": 2000}
 
 async def load(url, hashes=None, progress=None, **options):
-    options = {"patience": PATIENCE, **options}
+    options = {"retry": RETRY, **options}
     source = PageSource(url, hashes, 1 << 16, **options)
     store = ReferenceStore(PARAMETERS)
     for array in store.arrays.values():
@@ -279,7 +279,7 @@ def test_20_drops_cost_at_most_20_chunks(engine: Engine, hub: Hub, lab: Callable
     points = np.random.default_rng(5).integers(1, 60_000, 20)
     for after in points:
         hub.server.plan(f"drops/{FILE}", Fault("drop", LARGE, after=int(after)), times=1)
-    result = lab(f"await load({url!r}, patience={{**PATIENCE, 'attempts': 30}})")
+    result = lab(f"await load({url!r}, retry={{**RETRY, 'attempts': 30}})")
     assert result.get("digest") == expected(1), result
     assert hub.sent("drops") <= SIZE + 20 * CHUNK
 
@@ -404,15 +404,15 @@ def test_little_room(engine: Engine, hub: Hub, lab: Callable[..., Any]) -> None:
 
 LOAD += """
 async def clear(**options):
-    source = PageSource("http://nowhere.invalid", None, 1 << 16, patience=PATIENCE, **options)
+    source = PageSource("http://nowhere.invalid", None, 1 << 16, retry=RETRY, **options)
     return await (await source._open()).remove("[]")
 
 async def remove(location, **options):
-    source = PageSource("http://nowhere.invalid", None, 1 << 16, patience=PATIENCE, **options)
+    source = PageSource("http://nowhere.invalid", None, 1 << 16, retry=RETRY, **options)
     return await (await source._open()).remove(json.dumps([location]))
 
 async def verify(**options):
-    source = PageSource("http://nowhere.invalid", None, 1 << 16, patience=PATIENCE, **options)
+    source = PageSource("http://nowhere.invalid", None, 1 << 16, retry=RETRY, **options)
     return await (await source._open()).verify()
 
 async def orphaned(kind, add=True):
@@ -436,7 +436,7 @@ async def listed_orphans():
     return [before, await cache.rm([cache.ORPHANED]), sizes(await cache.ls())]
 
 async def kept(**options):
-    source = PageSource("http://nowhere.invalid", None, 1 << 16, patience=PATIENCE, **options)
+    source = PageSource("http://nowhere.invalid", None, 1 << 16, retry=RETRY, **options)
     entries = json.loads(await (await source._open()).entries())
     return sorted(e["location"].split("/")[-2] for e in entries if e["stored_nbytes"])
 """
@@ -456,7 +456,7 @@ LOAD += """
 async def far(url):
     parameters = (Parameter("b", (1000,), ("b",)),)
     store = ReferenceStore(parameters)
-    source = PageSource(url, None, 1 << 16, patience=PATIENCE)
+    source = PageSource(url, None, 1 << 16, retry=RETRY)
     await load_weights(source, parameters, store)
     source.release()
     return [len(store.arrays["b"]), float(store.arrays["b"].sum())]
@@ -470,7 +470,7 @@ def test_a_frozen_holder_is_not_waited_for(
     seconds by default, this one fetches, too."""
     url = hub.add("frozen")
     assert lab(f"await freeze({url!r} + '/{FILE}')")
-    result = lab(f"await load({url!r}, patience={{**PATIENCE, 'silenceMs': 300}})")
+    result = lab(f"await load({url!r}, retry={{**RETRY, 'silenceMs': 300}})")
     assert result.get("digest") == expected(1), result
 
 

@@ -80,11 +80,11 @@ async def test_where_a_loop_runs_the_work_has_begun_before_it_is_awaited(
     messages: list[float] = []
     begun = asyncio.Event()
 
-    def tell(progress: bascule.Progress) -> None:
+    def notify(progress: bascule.Progress) -> None:
         messages.append(progress.fraction)
         begun.set()
 
-    task = precompiler.precompile_essential_shaders(tell)
+    task = precompiler.precompile_essential_shaders(notify)
     other = precompiler.precompile_operation("linear")
     assert isinstance(task, asyncio.Task)
     await begun.wait()  # nobody has awaited the task yet

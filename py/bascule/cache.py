@@ -26,7 +26,7 @@ ORPHANED = "orphaned chunks"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedItem:
     """A file fetched by URL, a pulled model, or all orphaned chunks together.
 
     In a page also a snapshot of Python that this browser has made, and a saved `Index`.
@@ -41,7 +41,7 @@ class Kept:
     in_use: bool
 
 
-async def ls() -> list[Kept]:
+async def ls() -> list[CachedItem]:
     """List everything that is cached, least recently used first."""
     if IN_PAGE:
         fetcher = await _page()
@@ -105,10 +105,10 @@ async def _forget_loads(locations: Sequence[str]) -> None:
     await forget_loads(await open_remembered(), is_gone)
 
 
-def _from_page(listing: str, orphaned_nbytes: int) -> list[Kept]:
-    orphaned = Kept(ORPHANED, "orphaned", orphaned_nbytes, orphaned_nbytes, 0.0, in_use=False)
+def _from_page(listing: str, orphaned_nbytes: int) -> list[CachedItem]:
+    orphaned = CachedItem(ORPHANED, "orphaned", orphaned_nbytes, orphaned_nbytes, 0.0, in_use=False)
     results = [
-        Kept(
+        CachedItem(
             each["location"],
             each["kind"],
             each["nbytes"],
@@ -129,12 +129,12 @@ def _usable() -> Generator[None]:
         raise unusable(error) from None
 
 
-def _native_ls() -> list[Kept]:
+def _native_ls() -> list[CachedItem]:
     from bascule.weights.journal import Journal
 
     journal = Journal()
     results = [
-        Kept(
+        CachedItem(
             each.entry.url,
             "index" if each.entry.url.startswith(INDEX_PREFIX) else "fetched",
             each.entry.nbytes,
@@ -148,12 +148,12 @@ def _native_ls() -> list[Kept]:
     if orphans := [path.stat() for path in journal.orphans()]:
         nbytes = sum(stat.st_size for stat in orphans)
         used = max(stat.st_mtime for stat in orphans)
-        results.append(Kept(ORPHANED, "orphaned", nbytes, nbytes, used, in_use=False))
+        results.append(CachedItem(ORPHANED, "orphaned", nbytes, nbytes, used, in_use=False))
     for name, folder in _pulled().items():
         sizes = [file.stat() for file in folder.rglob("*") if file.is_file()]
         nbytes = sum(stat.st_size for stat in sizes)
         used = max((stat.st_atime for stat in sizes), default=0.0)
-        results.append(Kept(name, "pulled", nbytes, nbytes, used, in_use=False))
+        results.append(CachedItem(name, "pulled", nbytes, nbytes, used, in_use=False))
     return sorted(results, key=lambda kept: kept.used)
 
 

@@ -12,9 +12,9 @@ import bascule.array as xp
 from bascule.array import blocks, loop_layout
 from bascule.array.blocks import Chain
 from bascule.array.graph import Node, ordered
-from bascule.array.host_loops import HostLoops, Walk
+from bascule.array.host_loops import ChainRun, HostLoops
 from bascule.array.loop_layout import Layout
-from bascule.array.loop_stages import Nest, Operand, stages_of
+from bascule.array.loop_stages import LoopNest, Operand, stages_of
 
 Numbers = Any
 
@@ -263,7 +263,7 @@ def test_reductions_over_any_axes_copy_nothing(
     x = rng.standard_normal((5, 6, 7)).astype(np.float32)
     lazy = xp.sum(xp.asarray(x) * 2.0, axis=axis)
     (chain,) = _chains(lazy._node)  # pyright: ignore[reportPrivateUsage]
-    walk = Walk(chain, [each.host for each in chain.reads])
+    walk = ChainRun(chain, [each.host for each in chain.reads])
     layout = loop_layout.layout_of(walk.operands, chain.space, chain.axes, (x.dtype, False))
     assert layout is not None
     assert all(
@@ -295,11 +295,11 @@ def test_an_expensive_value_is_computed_once_for_all_stages(
     """Exponentials are stored between two passes; differences are computed again."""
     x = xp.asarray(rng.standard_normal((64, 512)).astype(np.float32))
     (chain,) = _chains(softmax(xp, x, 1)._node)  # pyright: ignore[reportPrivateUsage]
-    walk = Walk(chain, [each.host for each in chain.reads])
+    walk = ChainRun(chain, [each.host for each in chain.reads])
     ops = [each.op for each in walk.operations]
     assert sorted(ops) == ["divide", "exp", "reduce", "reduce", "subtract"]
     kinds = tuple(Operand(each.dtype, True, True) for each in walk.operands)
-    stages = stages_of(Nest(kinds, tuple(walk.operations), 1, 0, True))
+    stages = stages_of(LoopNest(kinds, tuple(walk.operations), 1, 0, True))
     exp = len(kinds) + ops.index("exp")
     assert len(stages.passes) == 3
     assert stages.stored == (exp,)

@@ -23,13 +23,13 @@ N = 20_000
 def walks(on_wasm: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Chains whose loops were planned, from now on, on a device without plans."""
     result: list[Any] = []
-    begin = host_loops.Walk.__init__
+    begin = host_loops.ChainRun.__init__
 
     def noted(walk: Any, chain: Any, values: Any) -> None:
         result.append(chain.space)
         begin(walk, chain, values)
 
-    monkeypatch.setattr(host_loops.Walk, "__init__", noted)
+    monkeypatch.setattr(host_loops.ChainRun, "__init__", noted)
     monkeypatch.setattr(HostPlans, "of", _forgetful(HostPlans.of))
     monkeypatch.setattr(host_loops, "MAX_LOOPS", 10_000)  # other tests have made many
     return result

@@ -12,7 +12,7 @@ import wasmtime
 import bascule.array as xp
 from bascule.array.dtypes import named
 from bascule.array.loop_rows import text_of
-from bascule.array.loop_stages import Nest, Operand, Operation
+from bascule.array.loop_stages import LoopNest, Operand, Operation
 from bascule.backend.deviceless import Loop
 from bascule.backend.wasm import kernels_native
 from bascule.backend.wasm.assembler import CODES, Function
@@ -99,7 +99,7 @@ def copying(dtype: str, n_kept: int) -> bytes:
     """A loop's module that copies vectors along the last axis, of `n_kept` others."""
     kind = named(dtype)
     operations = (Operation("copy", (0,), kind),)
-    return text_of(Nest((Operand(kind, True),), operations, n_kept, 0, False)).module()
+    return text_of(LoopNest((Operand(kind, True),), operations, n_kept, 0, False)).module()
 
 
 def copied(x: Any, run: Loop) -> Any:

@@ -273,12 +273,12 @@ async def test_cancelling_keeps_what_is_finished_and_frees_the_rest(gpu: NativeG
     backend = WebGpuBackend(gpu, await Choices.open(store, gpu.adapter))
     started = asyncio.Event()
 
-    def tell(progress: Progress) -> None:
+    def notify(progress: Progress) -> None:
         assert progress.stage == "tuning"
         if progress.done == 1:
             started.set()
 
-    task = asyncio.ensure_future(backend.tune([program()], budget_s=60, progress=tell))
+    task = asyncio.ensure_future(backend.tune([program()], budget_s=60, progress=notify))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bascule.cache import Kept
+from bascule.cache import CachedItem
 from bascule.cli import terminal
 from tests.cli.test_generate import MODEL, _until
 from tests.goldens import TINY_BERT
@@ -89,7 +89,7 @@ def test_a_terminal_that_is_not_utf_8_gets_escapes_and_one_line_about_it() -> No
 @pytest.mark.parametrize("text", ["[/]", "[bold]x[/bold]", "[link=http://a]b", ":smile:", "w\\["])
 def test_texts_and_locations_are_no_markup(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     terminal.similarity_table([text], np.ones((1, 3)), "[i] on [red]a device")
-    terminal.cache_table([Kept(text, "fetched", 1, 1, 0, False)])
+    terminal.cache_table([CachedItem(text, "fetched", 1, 1, 0, False)])
     result = capsys.readouterr().out
     assert result.count(text) == 2
     assert "[i] on [red]a device" in " ".join(result.split())

@@ -90,12 +90,12 @@ async def test_what_a_closed_device_says(tier: str) -> None:
 async def test_a_device_closed_while_it_loads(stage: str) -> None:
     device = await bascule.open_device("webgpu")
 
-    def tell(progress: bascule.Progress) -> None:
+    def notify(progress: bascule.Progress) -> None:
         if progress.stage == stage:
             device.close()
 
     with pytest.raises((InputError, DeviceLostError)):
-        await device.load(TINY_BERT, progress=tell)
+        await device.load(TINY_BERT, progress=notify)
     assert device.memory().now_nbytes == 0
 
 

@@ -24,15 +24,15 @@ from bascule.models.whisper import WHISPER
 from bascule.models.whisper.config import read_config
 from bascule.models.whisper.files import as_matrices
 from bascule.models.whisper.files import tensors as expected_tensors
-from bascule.models.whisper.graph import Hearing, decode, encode
+from bascule.models.whisper.graph import WhisperGraph, decode, encode
 from bascule.models.whisper.states import initial_states
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.parameters import all_parameters
-from bascule.program.rewrites.registry import Fitting
+from bascule.program.rewrites.registry import LimitFitter
 from bascule.tasks.speech_alignment import attention_weights
 from bascule.tasks.speech_beams import Search, search_beams
-from bascule.tasks.speech_graph import Speech
+from bascule.tasks.speech_graph import SpeechSpec
 from bascule.tasks.speech_rows import RowDecoder, RowPrograms, rows_program
 from bascule.tasks.speech_rules import log_softmax
 from bascule.weights.computed import write_computed
@@ -114,9 +114,9 @@ async def load(backend: Backend, folder: Path, cache: Any = "f32") -> Loaded:
     passes = []
     for record in (encode, decode):
         graph = Graph(record.__name__)
-        graph.output(record(Hearing(graph, config, cache)))
+        graph.output(record(WhisperGraph(graph, config, cache)))
         passes.append(freeze(graph))
-    passes.append(rows_program(Speech(WHISPER, config), cache, N_ROWS, (0, 1)))
+    passes.append(rows_program(SpeechSpec(WHISPER, config), cache, N_ROWS, (0, 1)))
     parameters = all_parameters(passes)
     store = backend.store(parameters)
 
@@ -198,8 +198,8 @@ async def test_beams_end_with_the_texts_of_transformers(tier: str, tmp_path: Pat
     backend = await open_tier(tier)
     model = await load(backend, build(tmp_path / "whisper"))
     await model.hear()
-    speech = Speech(WHISPER, read_config(CONFIG, "config.json"))
-    fitting = Fitting(backend.limits)
+    speech = SpeechSpec(WHISPER, read_config(CONFIG, "config.json"))
+    fitting = LimitFitter(backend.limits)
     programs = RowPrograms(backend, model.weights, model.states, fitting, speech, "f32")
     expected = zip(BEAMS, GOLDENS["beam_ids"], GOLDENS["beam_totals"], strict=True)
     for (end, beams, penalty), ids, total in expected:
@@ -228,7 +228,7 @@ async def test_what_was_heard_is_computed_once(tmp_path: Path) -> None:
     """The decoder has no encoder's weight, no cross-attention's key and value among its own."""
     config = read_config(CONFIG, "config.json")
     graph = Graph("decode")
-    graph.output(decode(Hearing(graph, config)))
+    graph.output(decode(WhisperGraph(graph, config)))
     assert not [name for name in graph.parameters if "model.encoder" in name or ".kv." in name]
     crossed = [v.name for v in graph.states if v.name.startswith("cross.")]
     assert crossed == ["cross.0", "cross.1"]

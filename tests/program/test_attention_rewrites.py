@@ -58,9 +58,9 @@ def test_what_is_within_the_limits_is_left_alone(program: Program) -> None:
     work = max(map(attention_work, attentions(program)))
     binding = max(value.nbytes for value in (*program.states, *program.inputs))
     for limits in (Limits(), Limits(dispatch_work=work, binding_nbytes=binding)):
-        result, taken = fit(program, limits, ALL)
+        result, applied = fit(program, limits, ALL)
         assert result is program
-        assert taken == ()
+        assert applied == ()
 
 
 def test_work_is_that_of_scores_and_sums() -> None:
@@ -91,14 +91,14 @@ def test_heads_are_as_few_near_equal_groups_as_fit(
     whole = attentions(program)[0]
     each = attention_work(whole) // part_of(whole).n_heads
     limits = Limits(dispatch_work=maximum * each)
-    result, taken = head_partitioning(program, limits)
+    result, applied = head_partitioning(program, limits)
     parts = [part_of(call) for call in attentions(result)]
     assert [part.n_heads for part in parts] == expected
     assert [p.first_head for p in parts] == [sum(expected[:i]) for i in range(len(expected))]
     for part in parts:
         part.check("attention")
-    assert [(t.strategy, t.parts) for t in taken] == [("head_partitioning", len(expected))]
-    assert f"{attention_work(whole):,}" in taken[0].reason
+    assert [(t.strategy, t.parts) for t in applied] == [("head_partitioning", len(expected))]
+    assert f"{attention_work(whole):,}" in applied[0].reason
     assert sum(map(attention_work, attentions(result))) == attention_work(whole)
     assert max(map(attention_work, attentions(result))) <= max(limits.dispatch_work, each)
 
@@ -109,13 +109,13 @@ def test_heads_are_as_few_near_equal_groups_as_fit(
 def test_queries_are_as_few_near_equal_chunks_as_fit(maximum: int, expected: list[int]) -> None:
     program = encoder()
     each = attention_work(attentions(program)[0]) // 11
-    result, taken = chunked_attention(program, Limits(dispatch_work=maximum * each))
+    result, applied = chunked_attention(program, Limits(dispatch_work=maximum * each))
     parts = [part_of(call) for call in attentions(result)]
     assert [part.n_queries for part in parts] == expected
     assert [part.first_query for part in parts] == [
         sum(expected[: len(parts[:i])]) for i in range(len(parts))
     ]
-    assert [(t.strategy, t.parts) for t in taken] == [("chunked_attention", len(expected))]
+    assert [(t.strategy, t.parts) for t in applied] == [("chunked_attention", len(expected))]
     assert max(map(attention_work, attentions(result))) <= maximum * each
 
 
@@ -124,8 +124,8 @@ def test_strategies_compose_and_each_is_told() -> None:
     state = program.states[2]
     limits = Limits(dispatch_work=2 * 20 * 4 * 2, binding_nbytes=state.nbytes * 2 // 3)
     for order in (ALL, ALL[::-1][1:] + ALL[::-1][:1]):
-        result, taken = fit(program, limits, order)
-        output = list(dict.fromkeys(t.strategy for t in taken))
+        result, applied = fit(program, limits, order)
+        output = list(dict.fromkeys(t.strategy for t in applied))
         assert output == [rewrite.__name__ for rewrite in order]
         assert max(map(attention_work, attentions(result))) <= limits.dispatch_work
         assert (
@@ -149,8 +149,8 @@ def test_parts_need_no_more_memory_than_the_whole() -> None:
         work = attention_work(attentions(program)[0])
         caches = [state.nbytes for state in program.states if state.name.startswith("cache.")]
         limits = Limits(max(caches, default=inf) * 2 / 3, dispatch_work=work / 9)
-        result, taken = fit(program, limits, ALL)
-        assert len({t.strategy for t in taken}) == (3 if caches else 2)
+        result, applied = fit(program, limits, ALL)
+        assert len({t.strategy for t in applied}) == (3 if caches else 2)
         assert result.planned_nbytes == program.planned_nbytes
 
 
@@ -164,9 +164,9 @@ def test_a_cache_becomes_as_few_near_equal_ones_as_fit(
     program = decoder(heads=2 * kv_heads, kv_heads=kv_heads)
     each = 20 * 2 * 4 * 2  # bytes of one KV head
     limits = Limits(binding_nbytes=share * each)
-    result, taken = partitioned_kv_cache(program, limits)
-    assert [(t.strategy, t.parts) for t in taken] == [("partitioned_kv_cache", len(expected))]
-    assert f"{kv_heads * each:,}" in taken[0].reason
+    result, applied = partitioned_kv_cache(program, limits)
+    assert [(t.strategy, t.parts) for t in applied] == [("partitioned_kv_cache", len(expected))]
+    assert f"{kv_heads * each:,}" in applied[0].reason
     messages = [(s.name, s.shape, s.dtype) for s in result.states if s.name.startswith("cache.1")]
     s = Dim("S", 20)
     assert messages == [(f"cache.1.{i}", (s, 8 * n), "f16") for i, n in enumerate(expected)]

@@ -107,8 +107,8 @@ async def check(
     sizes: Mapping[str, int] | None = None,
 ) -> Program:
     """The rewritten program keeps the limits, and gives what the plain one and numpy give."""
-    rewritten, taken = fit(program, limits, model_rewrites())
-    assert taken
+    rewritten, applied = fit(program, limits, model_rewrites())
+    assert applied
     assert largest(program) > largest(rewritten)
     assert largest(rewritten) <= limits.binding_nbytes
     assert sum(p.nbytes for p in rewritten.parameters) - sum(
@@ -183,9 +183,9 @@ async def test_however_many_parts_are_joined(
     graph.output(graph.call("linear", graph.input("x", (tokens, 8)), w, activation="none"))
     program = freeze(graph)
     limits = Limits(dispatch_work=5 * 8 * 4)
-    rewritten, taken = fit(program, limits, model_rewrites())
-    assert [t.parts for t in taken] == [parts]
-    assert "multiply-adds" in taken[0].reason
+    rewritten, applied = fit(program, limits, model_rewrites())
+    assert [t.parts for t in applied] == [parts]
+    assert "multiply-adds" in applied[0].reason
     works = [5 * 8 * c.result.limits[1] for c in rewritten.calls if c.op == "linear"]
     assert max(works) <= limits.dispatch_work < 5 * 8 * columns
     assert sum(works) == 5 * 8 * columns
@@ -276,16 +276,16 @@ async def test_the_plain_path_fails_where_the_parts_run(
     assert backend.limits == Limits(binding_nbytes=20_000)
     with pytest.raises(GpuError, match=r"81,872 bytes, and this device allows 20,000"):
         await run(backend, program, given)
-    rewritten, taken = fit(program, backend.limits, model_rewrites())
+    rewritten, applied = fit(program, backend.limits, model_rewrites())
     (result,) = await run(backend, rewritten, given)
     assert np.array_equal(result, plain)
     print(f"largest binding {whole.largest_nbytes:,} before, {limited.largest_nbytes:,} after")
     assert limited.largest_nbytes <= 20_000
-    assert [(t.strategy, t.parts) for t in taken] == [
+    assert [(t.strategy, t.parts) for t in applied] == [
         ("chunked_embedding", 5),
         ("layer_decomposition", 5),
     ]
-    assert taken[0].reason == "w has 81,872 bytes, and a binding holds at most 20,000"
+    assert applied[0].reason == "w has 81,872 bytes, and a binding holds at most 20,000"
 
 
 def linear_program(rows: int = 9, columns: int = 64) -> Program:
@@ -345,7 +345,7 @@ def test_all_programs_of_a_model_cut_alike() -> None:
     assert len(fitted) == 2
     assert fitted[0].parameters == fitted[1].parameters
     assert [p.shape[0] for p in fitted[0].parameters] == [8, 8, 8, 6]
-    assert {t.parts for t in rule.taken} == {4}
+    assert {t.parts for t in rule.applied} == {4}
     with pytest.raises(LimitError, match="linear_0"):
         rule.fit(huge)
     with pytest.raises(LimitError, match="linear_0"):

@@ -325,7 +325,7 @@ def files() -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
-async def indexes() -> list[bascule.cache.Kept]:
+async def indexes() -> list[bascule.cache.CachedItem]:
     """The indexes that are stored."""
     return [kept for kept in await bascule.cache.ls() if kept.kind == "index"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gguf import quants
 
-from bascule.backend.quantize import CONVERTED, Sums, quantize
+from bascule.backend.quantize import CONVERTED, ErrorSums, quantize
 from bascule.backend.webgpu.backend import WebGpuBackend
 from bascule.backend.webgpu.gpu_native import NativeGpu
 from bascule.base.dtypes import BLOCKS, BlockType, DType
@@ -24,7 +24,7 @@ every_format = pytest.mark.parametrize("dtype", CONVERTED)
 
 async def on_device(
     gpu: NativeGpu, dtype: DType, values: Array, slab: int = 1 << 15, first: int = 0
-) -> tuple[Array, Sums]:
+) -> tuple[Array, ErrorSums]:
     """Blocks of `values`, made a slab at a time behind `first` blocks that must stay."""
     block = BLOCKS[BlockType[dtype.upper()]]
     count = values.size // 32
@@ -58,7 +58,7 @@ def by_gguf(dtype: DType, values: Array) -> Array:
     return made.view(np.uint8).reshape(-1)
 
 
-def check(gpu: NativeGpu, dtype: DType, values: Array, found: Array, sums: Sums) -> None:
+def check(gpu: NativeGpu, dtype: DType, values: Array, found: Array, sums: ErrorSums) -> None:
     """As the CPU tier has it, bit by bit where quotients are exact: WGSL grants them 2.5 ulp, of
     which SwiftShader takes some once in 100,000 blocks; then a number may round the other way.
     """
@@ -187,5 +187,5 @@ def test_errors_are_what_they_should_be(rng: np.random.Generator) -> None:
         assert minimum < sums.relative_error < maximum
         assert sums.max_error == pytest.approx(np.abs(error).max(), rel=1e-5)
         assert sums.squared_error == pytest.approx(np.square(error.astype(np.float64)).sum())
-    assert Sums().relative_error == 0
-    assert replace(Sums(), squared_error=1.0, squares=4.0).relative_error == 0.5
+    assert ErrorSums().relative_error == 0
+    assert replace(ErrorSums(), squared_error=1.0, squares=4.0).relative_error == 0.5

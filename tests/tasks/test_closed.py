@@ -86,11 +86,11 @@ async def test_a_platform_closed_while_it_loads() -> None:
     for stage in ("config", "device", "pipelines", "weights", "ready"):
         platform = bascule.UnifiedWebPlatform(str(TINY_BERT), device=opened)
 
-        def tell(now: str, _: float, platform: Any = platform, stage: str = stage) -> None:
+        def notify(now: str, _: float, platform: Any = platform, stage: str = stage) -> None:
             if now == stage:
                 platform.close()
 
-        platform.on_progress(tell)
+        platform.on_progress(notify)
         with pytest.raises(InputError, match="closed while it loaded"):
             await platform.load_model()
         assert platform.model is None

@@ -37,11 +37,11 @@ async def peak_of(opened: Any, **options: Any) -> tuple[Any, int]:
     """A MiniLM, and the most bytes that the device held while it loaded."""
     peak = 0
 
-    def tell(_: Any) -> None:
+    def notify(_: Any) -> None:
         nonlocal peak
         peak = max(peak, opened.backend.gpu.allocated_nbytes)
 
-    return await opened.load("all-MiniLM-L6-v2", progress=tell, **options), peak
+    return await opened.load("all-MiniLM-L6-v2", progress=notify, **options), peak
 
 
 @pytest.mark.parametrize("format", BOUNDS)
@@ -227,7 +227,7 @@ async def test_a_load_can_be_cancelled_and_frees_everything() -> None:
     loading: asyncio.Task[Any]
     left = 0
 
-    def tell(progress: bascule.Progress) -> None:
+    def notify(progress: bascule.Progress) -> None:
         nonlocal left
         left -= progress.stage == "weights" and progress.done > 0
         if not left:
@@ -235,7 +235,7 @@ async def test_a_load_can_be_cancelled_and_frees_everything() -> None:
 
     for count in (1, 3):
         left = count
-        options = {"quantize": 4, "progress": tell}
+        options = {"quantize": 4, "progress": notify}
         loading = asyncio.ensure_future(opened.load("all-MiniLM-L6-v2", **options))
         with pytest.raises(asyncio.CancelledError):
             await loading
@@ -306,12 +306,12 @@ async def test_large_arrays_go_in_steps() -> None:
     quantizer = bascule.WebGPUQuantizer(8, device=opened)
     peak = 0
 
-    def tell(progress: bascule.Progress) -> None:
+    def notify(progress: bascule.Progress) -> None:
         nonlocal peak
         output.append(progress)
         peak = max(peak, backend.gpu.allocated_nbytes)
 
-    result = await quantizer.quantize(array, progress=tell)
+    result = await quantizer.quantize(array, progress=notify)
     assert [p.done for p in output] == [1 << 20, 2 << 20, array.size]
     assert peak < result.data.nbytes + SLAB_NBYTES + (1 << 20)
     np.testing.assert_array_equal(result.data, quantize(BlockType.Q8_0, array)[0])

@@ -36,7 +36,7 @@ async def opened(request: pytest.FixtureRequest) -> AsyncIterator[bascule.Device
     result.close()
 
 
-def cut(program: Program, taken: Strategies) -> Program:
+def cut(program: Program, applied: Strategies) -> Program:
     """Within a twentieth of its attention's work a dispatch, caches in 3/4 of what they take."""
     calls = [call for call in program.calls if does_attention(call)]
     caches = [state.nbytes for state in program.states if state.name.startswith("cache.")]
@@ -46,7 +46,7 @@ def cut(program: Program, taken: Strategies) -> Program:
         minimum = work // part.n_heads // part.n_queries  # one query of one head
         limits = Limits(limits.binding_nbytes, dispatch_work=max(work / 20, minimum))
     result, more = fit(program, limits, ALL)
-    taken |= {t.strategy for t in more}
+    applied |= {t.strategy for t in more}
     works = [attention_work(call) for call in result.calls if does_attention(call)]
     assert max(works, default=0) <= limits.dispatch_work
     kept = [state.nbytes for state in result.states if state.name.startswith("cache.")]
@@ -56,7 +56,7 @@ def cut(program: Program, taken: Strategies) -> Program:
 
 
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> Strategies:
+def applied(monkeypatch: pytest.MonkeyPatch) -> Strategies:
     """Models are made of rewritten programs; the strategies that were taken."""
     result: Strategies = set()
     plain, plain_bucket = language_programs._program, EmbedderSettings.program
@@ -75,7 +75,7 @@ async def load_tiny(opened: bascule.Device, **options: object) -> LanguageModel:
 
 @pytest.mark.parametrize("dtype", ["f16", "f32"])
 async def test_text_is_the_reference_s_while_partitions_grow(
-    opened: bascule.Device, dtype: str, taken: Strategies, monkeypatch: pytest.MonkeyPatch
+    opened: bascule.Device, dtype: str, applied: Strategies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kv_cache, "PAGE", 8)
     monkeypatch.setattr(language, "PAGE", 8)
@@ -88,16 +88,16 @@ async def test_text_is_the_reference_s_while_partitions_grow(
     assert chat.parts_at(result.ids) is None
     assert len(result.ids) == (32 if chat.end is None else chat.end)
     assert cosines(logits, TINY.logits).min() > 0.9999
-    assert taken == {"partitioned_kv_cache", "head_partitioning", "chunked_attention"}
+    assert applied == {"partitioned_kv_cache", "head_partitioning", "chunked_attention"}
 
 
-async def test_a_ring_of_partitions_wraps(opened: bascule.Device, taken: Strategies) -> None:
+async def test_a_ring_of_partitions_wraps(opened: bascule.Device, applied: Strategies) -> None:
     prompt = [*TINY.chats[0].prompt_ids, *range(10, 100)]  # longer than the ring
     options = {"sampling": GREEDY, "max_new_tokens": 80, "overflow": "slide"}
     async with await load_tiny(opened, max_length=48, cache_dtype="f32") as model:
         result = await model.generate(prompt, **options)
         assert model.stats["cache_slots"] < len(prompt) + len(result.ids)
-    assert "partitioned_kv_cache" in taken
+    assert "partitioned_kv_cache" in applied
     with pytest.MonkeyPatch.context() as plain:
         plain.setattr(language_programs, "_program", PLAIN)
         async with await load_tiny(opened, max_length=48, cache_dtype="f32") as model:
@@ -105,7 +105,7 @@ async def test_a_ring_of_partitions_wraps(opened: bascule.Device, taken: Strateg
     assert result.ids == expected.ids
 
 
-async def test_a_lost_device_s_partitions_are_filled_again(taken: Strategies) -> None:
+async def test_a_lost_device_s_partitions_are_filled_again(applied: Strategies) -> None:
     prompt = TINY.chats[0].prompt_ids
     async with await bascule.load(TINY.path, tier="webgpu") as model:
         whole = await model.generate(prompt, sampling=GREEDY, max_new_tokens=20)
@@ -115,12 +115,12 @@ async def test_a_lost_device_s_partitions_are_filled_again(taken: Strategies) ->
                     lose_device(model)
         assert model.stats["revivals"] == 1
     assert stream.result.ids == whole.ids
-    assert "partitioned_kv_cache" in taken
+    assert "partitioned_kv_cache" in applied
 
 
-async def test_embeddings_are_the_reference_s(opened: bascule.Device, taken: Strategies) -> None:
+async def test_embeddings_are_the_reference_s(opened: bascule.Device, applied: Strategies) -> None:
     expected = golden("tiny-bert")
     async with await opened.load(TINY_BERT) as model:
         result = await model.embed(expected.texts)
     assert cosines(result, expected.embeddings).min() > 0.99999
-    assert taken == {"head_partitioning", "chunked_attention"}
+    assert applied == {"head_partitioning", "chunked_attention"}

@@ -10,7 +10,7 @@ import pytest
 
 import bascule
 from bascule.errors import ModelFileError
-from bascule.models.speech.config import Half, SpeechConfig
+from bascule.models.speech.config import SpeechConfig, StackConfig
 from bascule.tasks.speech_aligner import read_heads
 from bascule.tasks.speech_alignment import first_columns, smoothed, warping_path
 from bascule.tasks.speech_words import (
@@ -102,7 +102,7 @@ def test_no_word_takes_in_a_pause() -> None:
     assert [(w.start, w.end) for w in given.words] == [(13.7, 14.4), (14.4, 14.8), (14.8, 15.5)]
 
 
-CONFIG = SpeechConfig(10, 8, 4, Half(2, 2, 8, 8), Half(5, 2, 8, 8))
+CONFIG = SpeechConfig(10, 8, 4, StackConfig(2, 2, 8, 8), StackConfig(5, 2, 8, 8))
 
 
 def test_heads_of_settings_and_without() -> None:

@@ -115,7 +115,7 @@ def test_stages_cover_all_calls_and_fit_their_slots() -> None:
     programs = asyncio.run(read_programs(LLAMA))
     part = part_nbytes(programs)
     fitting, fitted = fit_all(programs, Limits(part_nbytes=part))
-    assert {taken.strategy for taken in fitting.taken} == {
+    assert {applied.strategy for applied in fitting.applied} == {
         "chunked_embedding",
         "layer_decomposition",
     }

@@ -114,7 +114,7 @@ def run(case: str, device: Any, **config: Any) -> tuple[Any, dict[str, int], tup
     with bascule.FallbackManager(PLAIN, config={**tier, **config}, memory_threshold=1.0) as manager:
         result = manager.run_with_fallback(operation, inputs, context)
         [memory] = manager.get_performance_metrics()["memory_usage"].values()
-        return result, memory, manager.last_taken
+        return result, memory, manager.last_applied
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_a_tenth_of_the_memory_takes_little_more_than_ten_pieces(
         with bascule.FallbackManager(PLAIN, config=config, memory_threshold=1.0) as manager:
             results.append(manager.run_with_fallback(operation, inputs, context))
             [memory] = manager.get_performance_metrics()["memory_usage"].values()
-            taken = manager.last_taken
+            taken = manager.last_applied
         if budget is None:
             budget = memory["peak_nbytes"] // 10
     assert budget is not None
@@ -220,7 +220,7 @@ def test_execute_with_fallback_does_what_it_counts() -> None:
             for case in ("layer_decomposition", "chunked_embedding", "tiled_extraction"):
                 operation, inputs, context = CASES[case]
                 safari.execute_with_fallback(operation, inputs, context)
-                assert [each.strategy for each in safari.manager.last_taken] == [case]
+                assert [each.strategy for each in safari.manager.last_applied] == [case]
             assert safari.execute_with_fallback("matmul", one) == [[2.0]]  # cannot be divided
             metrics = safari.manager.get_performance_metrics()
             assert metrics["fallback_activations"] == 3

@@ -108,7 +108,7 @@ def test_each_operation_gives_what_numpy_gives(rng: np.random.Generator, tier: s
                 where = f"{operation} {name}"
                 np.testing.assert_allclose(result, expected, 2e-5, 2e-5, err_msg=where)
                 assert result.shape == expected.shape
-                taken |= {each.strategy for each in manager.last_taken}
+                taken |= {each.strategy for each in manager.last_applied}
             metrics = manager.get_performance_metrics()
             assert metrics["fallback_activations"] + metrics["native_operations"] > 8
             for memory in metrics["memory_usage"].values():
@@ -156,7 +156,7 @@ def test_simpler_shaders_are_taken_and_told(rng: np.random.Generator) -> None:
     with bascule.FallbackManager({"name": "safari", "version": "16.0"}) as manager:
         inputs = {"operation": "matmul_4bit", "inputs": {"a": a, "b": b}}
         result = manager.run_with_fallback("shader_compilation", inputs)
-        *divided, taken = manager.last_taken
+        *divided, taken = manager.last_applied
         assert {each.strategy for each in divided} == {"layer_decomposition"}
         assert taken.strategy == "simplified_shader"
         assert taken.reason == "the adapter has no subgroups"

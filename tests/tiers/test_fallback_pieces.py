@@ -31,7 +31,7 @@ def run(device: Any, operation: str, inputs: Any, context: Any, **config: Any) -
     with bascule.FallbackManager(PLAIN, config=config, memory_threshold=1.0) as manager:
         result = manager.run_with_fallback(operation, inputs, context)
         [memory] = manager.get_performance_metrics()["memory_usage"].values()
-        return result, memory["peak_nbytes"], manager.last_taken
+        return result, memory["peak_nbytes"], manager.last_applied
 
 
 @pytest.mark.parametrize("shape", [(4,), (3, 4)], ids=str)

@@ -18,7 +18,7 @@ from bascule.base.entries import MemoryRemembered
 from bascule.base.remembered import open_remembered
 from bascule.choosing import speed_records
 from bascule.choosing.auto import ModelNeed, decision_for, need_of, open_best
-from bascule.choosing.speed_records import APART_S, SpeedRecord, Watch, speed_key, speed_record
+from bascule.choosing.speed_records import APART_S, SpeedRecord, SpeedWatch, speed_key, speed_record
 from bascule.choosing.speeds import LARGE_WORK, Sample, Speeds
 from bascule.choosing.survey import survey
 from bascule.choosing.switches import Switches
@@ -294,7 +294,7 @@ class Watched:
         self.now = 1000.0
         self.busy = False
         self.remembered = MemoryRemembered()
-        self.watch = Watch(
+        self.watch = SpeedWatch(
             "cpu", "me", "product", self.remembered, lambda: self.now, lambda: self.busy
         )
 
@@ -393,10 +393,10 @@ async def test_a_model_tells_its_watch_of_runs(monkeypatch: pytest.MonkeyPatch) 
     Machine(monkeypatch, "cpu")
     messages: list[tuple[str, float, float]] = []
 
-    async def note(self: Watch, tier: Tier, passes: Any, seconds: float) -> None:
+    async def note(self: SpeedWatch, tier: Tier, passes: Any, seconds: float) -> None:
         messages.append((tier, sum(share * work_of_program(p)[0] for p, share in passes), seconds))
 
-    monkeypatch.setattr(Watch, "note", note)
+    monkeypatch.setattr(SpeedWatch, "note", note)
     async with await bascule.load(TINY_BERT, prove=False) as model:
         await model.embed(["w4 w5"] * 8)  # prepares a bucket
         prepared = len(messages)

@@ -197,13 +197,13 @@ async def test_closing_while_a_model_loads(stage: str) -> None:
     pool = ResourcePool(tier="webgpu")
     devices: list[Any] = []
 
-    def tell(progress: bascule.Progress) -> None:
+    def notify(progress: bascule.Progress) -> None:
         if progress.stage == stage:
             devices.append(pool.device)
             pool.close()
 
     with pytest.raises((InputError, DeviceLostError)):
-        await pool.run(TINY_BERT, embed, progress=tell)
+        await pool.run(TINY_BERT, embed, progress=notify)
     assert devices[0].memory().now_nbytes == 0
 
 
@@ -228,7 +228,7 @@ async def test_no_request_is_overtaken_for_ever() -> None:
     hits = [asyncio.ensure_future(queue.get("a")) for _ in range(20)]
     await asyncio.sleep(0)
     done = [hit for hit in hits if hit.done()]
-    assert done == hits[: pool_queue.PATIENCE]
+    assert done == hits[: pool_queue.MAX_OVERTAKEN]
     for lease in (first, *(hit.result().ready.result() for hit in done)):
         assert not waits.done()
         assert lease is not None

@@ -15,7 +15,7 @@ from bascule import (
     IntelligentBackendSelector,
     WorkloadCharacteristics,
 )
-from bascule.choosing.decisions import Considered
+from bascule.choosing.decisions import Candidate
 from bascule.choosing.survey import Survey, TierFacts
 from bascule.compat.history import ENOUGH_RUNS, History
 from bascule.errors import InputError, TierUnavailableError
@@ -340,4 +340,4 @@ async def test_where_it_cannot_wait_it_answers_cpu_and_measures_meanwhile(
     ],
 )
 def test_times_are_told_in_a_unit_that_fits(seconds: float, told: str) -> None:
-    assert str(Considered("cpu", "", seconds, "measured here")) == f"cpu {told} measured here"
+    assert str(Candidate("cpu", "", seconds, "measured here")) == f"cpu {told} measured here"

@@ -49,8 +49,8 @@ class OwnStore extends MemoryStore {
 }
 
 const delays = { firstDelayMs: 10, maxDelayMs: 20, stallMs: 5000, maxWaitMs: 100 };
-const patience = { attempts: 3, ...delays, silenceMs: 10_000 };
-const options = { store: "auto", chunkNbytes: CHUNK, maxNbytes: 2 ** 30, patience };
+const retry = { attempts: 3, ...delays, silenceMs: 10_000 };
+const options = { store: "auto", chunkNbytes: CHUNK, maxNbytes: 2 ** 30, retry };
 const parts = { store: {}, http, journal, manifest, download, shelf, pieces };
 const reader = (late = () => {}) => new Fetcher(parts, options, new OwnStore(late));
 """

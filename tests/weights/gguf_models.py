@@ -96,10 +96,10 @@ async def load(
     source: Source, *, on_bytes: Callable[[int], None] | None = None, file: str = FILE
 ) -> ReferenceStore:
     store = poisoned()
-    tell = None if on_bytes is None else lambda p: on_bytes(p.done)
+    notify = None if on_bytes is None else lambda p: on_bytes(p.done)
     try:
         header = await read_gguf(source, file)
-        await load_gguf_weights(source, file, header, PARAMETERS, store, progress=tell)
+        await load_gguf_weights(source, file, header, PARAMETERS, store, progress=notify)
     finally:
         await source.settle()
         source.release()

@@ -18,7 +18,7 @@ from bascule.weights.gguf_stream import find_gguf, load_gguf_weights, read_gguf
 from bascule.weights.journal import Journal
 from bascule.weights.manifest import make_manifest
 from bascule.weights.names import MANIFEST
-from bascule.weights.remote import Patience
+from bascule.weights.remote import RetryPolicy
 from bascule.weights.source import FileSource
 from bascule.weights.source_http import HttpSource
 from tests.weights.faulty import Fault, FaultyServer
@@ -35,7 +35,7 @@ from tests.weights.gguf_models import (
 
 WHOLE = gguf_bytes(1)
 LARGE = 20_000
-QUICK = Patience(attempts=4, first_delay_s=0.01, max_delay_s=0.02, stall_s=0.4, max_wait_s=2)
+QUICK = RetryPolicy(attempts=4, first_delay_s=0.01, max_delay_s=0.02, stall_s=0.4, max_wait_s=2)
 
 
 @dataclass
@@ -67,7 +67,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def remote(url: str, **options: object) -> HttpSource:
-    return HttpSource(url, chunk_nbytes=CHUNK, patience=QUICK, **options)  # type: ignore[arg-type]
+    return HttpSource(url, chunk_nbytes=CHUNK, retry=QUICK, **options)  # type: ignore[arg-type]
 
 
 async def test_the_name_of_a_folders_file(site: Site) -> None:
@@ -183,7 +183,7 @@ async def test_a_connection_that_drops_at_20_random_points(
 ) -> None:
     for _ in range(20):
         site.server.plan(FILE, Fault("drop", after=int(rng.integers(1, 25_000))), times=1)
-    source = HttpSource(site.url, chunk_nbytes=CHUNK, patience=Patience(30, 0.001, 0.002, 5, 1))
+    source = HttpSource(site.url, chunk_nbytes=CHUNK, retry=RetryPolicy(30, 0.001, 0.002, 5, 1))
     assert_is(await load(source), 1)
 
 

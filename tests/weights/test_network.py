@@ -32,7 +32,7 @@ from bascule.server.run import running
 from bascule.weights.journal import Journal, key_of
 from bascule.weights.manifest import make_manifest
 from bascule.weights.names import MANIFEST
-from bascule.weights.remote import Patience, refuse_downgrade
+from bascule.weights.remote import RetryPolicy, refuse_downgrade
 from bascule.weights.source import FileSource
 from bascule.weights.source_http import HttpSource
 from bascule.weights.stream import load_weights
@@ -41,7 +41,7 @@ from tests.weights.faulty import Fault, FaultyServer
 CHUNK = 1 << 16
 FILE = "model.safetensors"
 LARGE = 20_000  # faults that spoil weights leave headers alone
-QUICK = Patience(attempts=4, first_delay_s=0.01, max_delay_s=0.02, stall_s=0.4, max_wait_s=2)
+QUICK = RetryPolicy(attempts=4, first_delay_s=0.01, max_delay_s=0.02, stall_s=0.4, max_wait_s=2)
 # 600 KB in ten chunks, whose edges cut through elements: the header's length is odd on purpose.
 SHAPES = {"first": (301, 97), "second": (50_021,), "half": (40_003,), "last": (211, 103)}
 PARAMETERS = tuple(Parameter(name, shape, (name,)) for name, shape in SHAPES.items())
@@ -97,15 +97,15 @@ def assert_is(store: ReferenceStore, seed: int) -> None:
 async def load(
     url: str,
     *,
-    patience: Patience = QUICK,
+    retry: RetryPolicy = QUICK,
     on_bytes: Callable[[int], None] | None = None,
     **options: object,
 ) -> tuple[ReferenceStore, HttpSource]:
-    source = HttpSource(url, chunk_nbytes=CHUNK, patience=patience, **options)  # type: ignore[arg-type]
+    source = HttpSource(url, chunk_nbytes=CHUNK, retry=retry, **options)  # type: ignore[arg-type]
     store = poisoned()
-    tell = None if on_bytes is None else lambda p: on_bytes(p.done)
+    notify = None if on_bytes is None else lambda p: on_bytes(p.done)
     try:
-        await load_weights(source, PARAMETERS, store, progress=tell)
+        await load_weights(source, PARAMETERS, store, progress=notify)
     finally:
         await source.settle()
         source.release()
@@ -178,7 +178,7 @@ async def test_a_servers_own_way_is_borne(site: Site, fault: Fault) -> None:
     site.server.plan(FILE, fault, times=1 if fault.status == 405 else None)
     if fault.kind == "status":
         store = poisoned()
-        source = HttpSource(site.url, chunk_nbytes=CHUNK, patience=QUICK)
+        source = HttpSource(site.url, chunk_nbytes=CHUNK, retry=QUICK)
         with pytest.raises(SourceError, match="405"):
             await load_weights(source, PARAMETERS, store)
         await source.settle()
@@ -269,7 +269,7 @@ async def test_a_connection_that_drops_at_20_random_points(
 ) -> None:
     for _ in range(20):
         site.server.plan(FILE, Fault("drop", LARGE, after=int(rng.integers(1, 25_000))), times=1)
-    store, _ = await load(site.url, patience=Patience(30, 0.001, 0.002, 5, 1))
+    store, _ = await load(site.url, retry=RetryPolicy(30, 0.001, 0.002, 5, 1))
     assert_is(store, 1)
     assert site.server.count(FILE, 206) > 20
     assert site.weights_sent() <= len(safetensors_bytes(1)) + 20 * CHUNK
@@ -404,7 +404,7 @@ async def test_little_room_evicts_the_least_recently_used(
     monkeypatch.setenv("BASCULE_CACHE_MOST_GB", str(2.5 * size / 1e9))
     await load(f"{site.server.url}/old")
     await asyncio.sleep(0.02)
-    source = HttpSource(f"{site.server.url}/used", chunk_nbytes=CHUNK, patience=QUICK)
+    source = HttpSource(f"{site.server.url}/used", chunk_nbytes=CHUNK, retry=QUICK)
     await load_weights(source, PARAMETERS, poisoned())  # stays in use
     await load(site.url)
     stored = stored_by_model()
@@ -468,7 +468,7 @@ with FileLock(path):
 
 
 async def test_a_slow_holder_is_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes that come show that it lives, although no chunk is whole for longer than patience."""
+    """It is alive while bytes arrive, although no chunk is complete within `stall_s`."""
     monkeypatch.setattr("bascule.weights.cached.SILENCE_S", 1.0)
     site.server.plan(FILE, Fault("slow", LARGE, bytes_per_second=40_000))
     slow = await asyncio.create_subprocess_exec(sys.executable, "-c", TWO, site.url)
@@ -530,12 +530,12 @@ async def test_offsets_past_4_gib(tmp_path: Path, rng: np.random.Generator) -> N
 
 
 async def test_a_missing_optional_file_is_remembered(site: Site) -> None:
-    source = HttpSource(site.url, chunk_nbytes=CHUNK, patience=QUICK)
+    source = HttpSource(site.url, chunk_nbytes=CHUNK, retry=QUICK)
     with pytest.raises(FileMissingError):
         await source.read("modules.json")
     await source.settle()
     site.server.down()
-    again = HttpSource(site.url, chunk_nbytes=CHUNK, patience=QUICK)
+    again = HttpSource(site.url, chunk_nbytes=CHUNK, retry=QUICK)
     with pytest.raises(FileMissingError):
         await again.read("modules.json")
     await again.settle()

@@ -53,7 +53,7 @@ export class CachedFile {
   constructor(url, shared) {
     this.url = url;
     this.#shared = shared;
-    this.#remote = new shared.http.Remote(url, shared.patience);
+    this.#remote = new shared.http.Remote(url, shared.retry);
     this.#shelf = new shared.shelf.Shelf(url, shared);
   }
 

@@ -9,7 +9,7 @@
  * @typedef {import("./manifest.js").Expected} Expected
  * @typedef {{ update(bytes: Uint8Array): unknown, digest(kind: "hex"): string }} Hasher
  * @typedef {{ store: string, chunkNbytes: number, maxNbytes: number,
- *   patience: import("./http.js").Patience }} Options
+ *   retry: import("./http.js").RetryPolicy }} Options
  * @typedef {{
  *   store: typeof import("./store.js"), http: typeof import("./http.js"),
  *   journal: typeof import("./journal.js"), manifest: typeof import("./manifest.js"),
@@ -19,7 +19,7 @@
  * }} Parts
  * @typedef {{
  *   http: typeof import("./http.js"), shelf: typeof import("./shelf.js"), journal: import("./journal.js").Journal | null,
- *   patience: import("./http.js").Patience, chunkNbytes: number, maxNbytes: number,
+ *   retry: import("./http.js").RetryPolicy, chunkNbytes: number, maxNbytes: number,
  *   sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string>, keyOf(url: string): Promise<string>,
  *   chunkLength: typeof import("./journal.js").chunkLength, hasher(): Promise<Hasher>,
  *   warn(text: string): void, wasChecked(url: string): boolean,
@@ -33,7 +33,7 @@ const DEFAULTS = {
   store: "auto",
   chunkNbytes: 4 << 20,
   maxNbytes: 64 * 2 ** 30,
-  patience: {
+  retry: {
     attempts: 6, firstDelayMs: 250, maxDelayMs: 8000, stallMs: 30_000, maxWaitMs: 60_000,
     silenceMs: 10_000,
   },
@@ -448,8 +448,8 @@ function allChecked() {
  */
 export async function createFetcher(parts, optionsJson) {
   const overrides = JSON.parse(optionsJson);
-  const patience = { ...DEFAULTS.patience, ...overrides.patience };
-  const options = { ...DEFAULTS, ...overrides, patience };
+  const retry = { ...DEFAULTS.retry, ...overrides.retry };
+  const options = { ...DEFAULTS, ...overrides, retry };
   const { store, problems } = await parts.store.openStore(options.store, parts.idb);
   const fetcher = new Fetcher(parts, options, store);
   if (!store && options.store !== "none") {

@@ -8,7 +8,7 @@
  * When to retry and when to give up; `silenceMs` is for another tab that holds the file's lock and stores
  * nothing.
  * @typedef {{ attempts: number, firstDelayMs: number, maxDelayMs: number, stallMs: number,
- *   maxWaitMs: number, silenceMs: number }} Patience
+ *   maxWaitMs: number, silenceMs: number }} RetryPolicy
  */
 
 const READ_NBYTES = 1 << 20;
@@ -48,23 +48,23 @@ export class Remote {
   #sameOrigin;
   #responded = false;
 
-  /** @param {string} url @param {Patience} patience */
-  constructor(url, patience) {
+  /** @param {string} url @param {RetryPolicy} retry */
+  constructor(url, retry) {
     this.url = url;
-    this.patience = patience;
+    this.retry = retry;
     this.#sameOrigin = new URL(url).origin === globalThis.location?.origin;
   }
 
   /** Ask the server for the file's version without its bytes. @param {AbortSignal} signal
    * @param {number} [maxMs] a single attempt with this time limit, without retries */
   async check(signal, maxMs) {
-    const brief = { ...this.patience, attempts: 1, stallMs: maxMs ?? 0 };
-    await this.#retried(0, -1, maxMs ? brief : this.patience, signal, async (patience) => {
-      let { response, stop } = await this.#ask("HEAD", {}, patience, signal);
+    const brief = { ...this.retry, attempts: 1, stallMs: maxMs ?? 0 };
+    await this.#retried(0, -1, maxMs ? brief : this.retry, signal, async (retry) => {
+      let { response, stop } = await this.#ask("HEAD", {}, retry, signal);
       stop();
       if (!response.ok && response.status !== 404 && response.status !== 410 && !RETRIED.has(response.status)) {
         // Some servers reject HEAD; a request for one byte gives the same headers.
-        ({ response, stop } = await this.#ask("GET", { Range: "bytes=0-0" }, patience, signal));
+        ({ response, stop } = await this.#ask("GET", { Range: "bytes=0-0" }, retry, signal));
         await response.body?.cancel();
         stop();
       }
@@ -87,7 +87,7 @@ export class Remote {
     while (at < end) {
       const stop = Math.min(end, at + span);
       try {
-        for await (const part of this.#attempt(at, stop, this.patience, signal)) {
+        for await (const part of this.#attempt(at, stop, this.retry, signal)) {
           at += part.length;
           since += part.length;
           this.received += part.length;
@@ -99,7 +99,7 @@ export class Remote {
         if (!since) span = Math.max(MIN_SPAN_NBYTES, Math.min(span, MAX_SPAN_NBYTES) / 4);
         failures = since >= MIN_PROGRESS_NBYTES ? 1 : failures + 1;
         since = 0;
-        await this.#wait(error, failures, at, end, this.patience, signal);
+        await this.#wait(error, failures, at, end, this.retry, signal);
       }
     }
   }
@@ -107,8 +107,8 @@ export class Remote {
   /** Read a complete file whose size may be unknown, at most `maxNbytes`. @param {number} maxNbytes
    * @param {AbortSignal} signal */
   async readAll(maxNbytes, signal) {
-    return this.#retried(0, -1, this.patience, signal, async (patience) => {
-      const { response, stop } = await this.#ask("GET", {}, patience, signal);
+    return this.#retried(0, -1, this.retry, signal, async (retry) => {
+      const { response, stop } = await this.#ask("GET", {}, retry, signal);
       this.#checkStatus(response, 0);
       this.version = { ...versionOf(response), nbytes: -1 };
       const parts = [];
@@ -130,8 +130,8 @@ export class Remote {
     });
   }
 
-  /** @param {number} at @param {number} end @param {Patience} patience @param {AbortSignal} signal */
-  async *#attempt(at, end, patience, signal) {
+  /** @param {number} at @param {number} end @param {RetryPolicy} retry @param {AbortSignal} signal */
+  async *#attempt(at, end, retry, signal) {
     const known = this.version;
     /** @type {Record<string, string>} */
     const headers = { Range: `bytes=${at}-${end - 1}` };
@@ -139,7 +139,7 @@ export class Remote {
     // own headers are compared.
     const validator = known?.etag && !known.etag.startsWith("W/") ? known.etag : known?.modified;
     if (this.#sameOrigin && validator) headers["If-Range"] = validator;
-    const { response, stop } = await this.#ask("GET", headers, patience, signal);
+    const { response, stop } = await this.#ask("GET", headers, retry, signal);
     try {
       this.#checkStatus(response, at);
       this.#checkVersion(response, at);
@@ -194,9 +194,9 @@ export class Remote {
   }
 
   /** Send a request that is aborted when nothing arrives for `stallMs`; `stop` ends the watch and the body.
-   * @param {string} method @param {Record<string, string>} headers @param {Patience} patience
+   * @param {string} method @param {Record<string, string>} headers @param {RetryPolicy} retry
    * @param {AbortSignal} signal */
-  async #ask(method, headers, patience, signal) {
+  async #ask(method, headers, retry, signal) {
     const abort = new AbortController();
     const cancel = () => abort.abort();
     signal.addEventListener("abort", cancel);
@@ -204,7 +204,7 @@ export class Remote {
     let timer;
     const watch = () => {
       clearTimeout(timer);
-      timer = setTimeout(cancel, patience.stallMs);
+      timer = setTimeout(cancel, retry.stallMs);
     };
     const stop = () => {
       clearTimeout(timer);
@@ -216,10 +216,10 @@ export class Remote {
       // The HTTP cache would store the file a second time.
       const response = await fetch(this.url, { method, headers, signal: abort.signal, cache: "no-store" });
       this.#responded = true;
-      return { response, stop: Object.assign(stop, { watch, stallMs: patience.stallMs, signal }) };
+      return { response, stop: Object.assign(stop, { watch, stallMs: retry.stallMs, signal }) };
     } catch (error) {
       stop();
-      const fault = faultOf(error, signal, patience.stallMs, 0);
+      const fault = faultOf(error, signal, retry.stallMs, 0);
       fault.fetchFailed = fault.kind === "network" && !this.#sameOrigin && !this.#responded;
       if (fault.fetchFailed && /** @type {Error} */ (error).name === "TypeError" && (await this.#isReachable(signal))) {
         throw new Fault("cors", `the page may not read its response: ${corsOf()}`, 0);
@@ -234,7 +234,7 @@ export class Remote {
     const abort = new AbortController();
     const cancel = () => abort.abort();
     signal.addEventListener("abort", cancel);
-    const timer = setTimeout(cancel, Math.min(PROBE_MS, this.patience.stallMs));
+    const timer = setTimeout(cancel, Math.min(PROBE_MS, this.retry.stallMs));
     try {
       await fetch(this.url, { method: "HEAD", mode: "no-cors", signal: abort.signal, cache: "no-store" });
       return true;
@@ -246,24 +246,24 @@ export class Remote {
     }
   }
 
-  /** @template T @param {number} at @param {number} end @param {Patience} patience
-   * @param {AbortSignal} signal @param {(patience: Patience) => Promise<T>} work */
-  async #retried(at, end, patience, signal, work) {
+  /** @template T @param {number} at @param {number} end @param {RetryPolicy} retry
+   * @param {AbortSignal} signal @param {(retry: RetryPolicy) => Promise<T>} work */
+  async #retried(at, end, retry, signal, work) {
     for (let failures = 1; ; failures++) {
       try {
-        return await work(patience);
+        return await work(retry);
       } catch (error) {
-        await this.#wait(error, failures, at, end, patience, signal);
+        await this.#wait(error, failures, at, end, retry, signal);
       }
     }
   }
 
   /** Sleep before a retry, with exponential backoff and full jitter; throw if there is none.
    * @param {unknown} error @param {number} failures @param {number} at @param {number} end
-   * @param {Patience} patience @param {AbortSignal} signal */
-  async #wait(error, failures, at, end, patience, signal) {
+   * @param {RetryPolicy} retry @param {AbortSignal} signal */
+  async #wait(error, failures, at, end, retry, signal) {
     if (!(error instanceof Fault) || error.kind !== "network") throw error;
-    const { attempts, firstDelayMs, maxDelayMs, maxWaitMs } = patience;
+    const { attempts, firstDelayMs, maxDelayMs, maxWaitMs } = retry;
     const range = end < 0 ? "" : ` (bytes ${at} to ${end - 1})`;
     if (failures >= attempts) {
       const tries = attempts > 1 ? `, tried ${attempts} times` : "";

@@ -147,7 +147,7 @@ export class Shelf {
       this.#locking ??= this.#lock(signal).finally(() => (this.#locking = null));
       this.#locking.catch(() => {}); // it may fail after nobody awaits it any more
       const heard = new Promise((resolve) => (this.#notify = () => resolve(true)));
-      const silent = afterSilence(this.#shared.patience.silenceMs);
+      const silent = afterSilence(this.#shared.retry.silenceMs);
       if (await Promise.race([this.#locking, heard, silent]) === SILENT) this.#fetchUnlocked();
     }
     this.#nSeen = this.#nMessages;

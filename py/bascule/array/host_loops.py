@@ -12,7 +12,7 @@ from bascule.array.graph import Node, Product, Shape
 from bascule.array.groups import MIN_ELEMENTS
 from bascule.array.loop_layout import Layout, layout_of
 from bascule.array.loop_rows import text_of
-from bascule.array.loop_stages import Nest, Operand, Operation, stages_of
+from bascule.array.loop_stages import LoopNest, Operand, Operation, stages_of
 from bascule.array.loopable import has_part
 from bascule.array.loops import LoopText
 from bascule.base.arrays import np
@@ -94,7 +94,7 @@ class HostLoops:
     def __init__(self, load: Callable[[bytes], Loop], max_elements: int | None) -> None:
         self._load = load
         self.max_elements = max_elements
-        self._loops: dict[Nest, _Loaded] = {}
+        self._loops: dict[LoopNest, _Loaded] = {}
 
     def evaluate(self, chain: Chain, values: Sequence[Any]) -> Computed | None:
         """Return the numbers of a chain's end; None if numpy is to compute them."""
@@ -103,7 +103,7 @@ class HostLoops:
         ):
             return None
         try:
-            return self.computed(Walk(chain, values))
+            return self.computed(ChainRun(chain, values))
         except MemoryError:
             return None  # the loops' memory is smaller than Python's
 
@@ -126,7 +126,7 @@ class HostLoops:
         sources = tuple(1 - at for at in result.cached.sources)
         return replace(result, cached=replace(result.cached, sources=sources))
 
-    def computed(self, walk: Walk) -> Computed | None:
+    def computed(self, walk: ChainRun) -> Computed | None:
         """Return the numbers of a chain's end; None if no axis is as long as a vector."""
         end = walk.chain.end
         inner = walk.is_inner(end)
@@ -141,7 +141,7 @@ class HostLoops:
         cached = CachedLoop(self, loop, bare, result, end.shape, nbytes, tuple(walk.sources))
         return Computed(cached.on(layout), cached if _reads_in_place(walk, layout) else None)
 
-    def _loop(self, walk: Walk, layout: Layout) -> _Loaded | None:
+    def _loop(self, walk: ChainRun, layout: Layout) -> _Loaded | None:
         nest = _nest(walk, layout)
         result = self._loops.get(nest)
         if result is None and len(self._loops) < MAX_LOOPS:
@@ -150,7 +150,7 @@ class HostLoops:
         return result
 
 
-def _reads_in_place(walk: Walk, layout: Layout) -> bool:
+def _reads_in_place(walk: ChainRun, layout: Layout) -> bool:
     """Whether a loop reads the operands in place, all of them in row-major order."""
     return all(
         given.flags.c_contiguous and _address(given) == _address(read)
@@ -192,7 +192,7 @@ def _is_slow(node: Node) -> bool:
     return node.op == "reduce" or has_part(node)
 
 
-class Walk:
+class ChainRun:
     """A chain over its space: the operands with all axes of it, and the operations."""
 
     def __init__(self, chain: Chain, values: Sequence[Any]) -> None:
@@ -249,7 +249,7 @@ class Walk:
         return value.reshape(shape)
 
 
-def _nest(walk: Walk, layout: Layout) -> Nest:
+def _nest(walk: ChainRun, layout: Layout) -> LoopNest:
     reduced = [axis for axis in (*layout.axes, layout.vector) if axis.reduced]
     operands = tuple(
         Operand(value.dtype, layout.vector.steps[at] > 0, any(axis.steps[at] for axis in reduced))
@@ -257,7 +257,7 @@ def _nest(walk: Walk, layout: Layout) -> Nest:
     )
     n_reduced = len(layout.axes) - layout.n_kept
     reduces = layout.vector.reduced
-    nest = Nest(operands, tuple(walk.operations), layout.n_kept, n_reduced, reduces)
+    nest = LoopNest(operands, tuple(walk.operations), layout.n_kept, n_reduced, reduces)
     rounds = prod(axis.size for axis in layout.axes if axis.reduced)
     by_rows = not reduces and rounds >= MIN_ROWS and len(stages_of(nest).passes) == 1
     return replace(nest, by_rows=True) if by_rows and not nest.has_inner_result else nest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bascule.array.loop_stages import Nest
+from bascule.array.loop_stages import LoopNest
 from bascule.array.loops import (
     BACK,
     LANES,
@@ -29,14 +29,14 @@ if local.get $columns i32.const 4 i32.sub local.set $begin end
 COLUMNS_END = "local.get $columns local.set $begin br 0 end end local.get $total local.set $columns"
 
 
-def text_of(nest: Nest) -> LoopText:
+def text_of(nest: LoopNest) -> LoopText:
     """Return the writer of a nest's loop."""
-    kind = ByRows if nest.by_rows else AlongReduced if nest.reduces else AlongKept
+    kind = RowLoop if nest.by_rows else ReducedAxisLoop if nest.reduces else KeptAxisLoop
     return kind(nest)
 
 
 @dataclass(slots=True)
-class AlongKept(LoopText):
+class KeptAxisLoop(LoopText):
     """Vectors along a kept axis: each lane has a result of its own."""
 
     def scratch_nbytes(self, columns: int, rounds: int) -> int:
@@ -80,7 +80,7 @@ class AlongKept(LoopText):
 
 
 @dataclass(slots=True)
-class AlongReduced(LoopText):
+class ReducedAxisLoop(LoopText):
     """Vectors along a reduced axis: their lanes are combined at the end."""
 
     def scratch_nbytes(self, columns: int, rounds: int) -> int:
@@ -123,7 +123,7 @@ class AlongReduced(LoopText):
 
 
 @dataclass(slots=True)
-class ByRows(LoopText):
+class RowLoop(LoopText):
     """Vectors along a kept axis, whose accumulators are loaded and stored for each row."""
 
     @property

@@ -46,7 +46,7 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Nest:
+class LoopNest:
     """What determines a loop's text: loops over `n_kept` and `n_reduced` axes and the vectors'.
 
     `reduces`: the vectors are along a reduced axis. `by_rows`: they are along a kept one, and read
@@ -108,7 +108,7 @@ class Stages:
     stored: tuple[int, ...]
 
 
-def stages_of(nest: Nest) -> Stages:
+def stages_of(nest: LoopNest) -> Stages:
     """Return the passes of a loop; none if nothing is reduced."""
     known = _known_after(nest)
     outer: dict[int, list[int]] = {}
@@ -127,7 +127,7 @@ def stages_of(nest: Nest) -> Stages:
     return Stages(tuple(outer.get(0, ())), tuple(passes), tuple(sorted(stored)))
 
 
-def _known_after(nest: Nest) -> list[int]:
+def _known_after(nest: LoopNest) -> list[int]:
     """Return after how many passes each value is known; for an inner one, in which pass first."""
     result = [0] * len(nest.operands)
     for each in nest.operations:
@@ -136,7 +136,7 @@ def _known_after(nest: Nest) -> list[int]:
     return result
 
 
-def _needed(nest: Nest, ends: Sequence[int], stop: set[int]) -> list[int]:
+def _needed(nest: LoopNest, ends: Sequence[int], stop: set[int]) -> list[int]:
     """Return inner values that lead to the ends of a pass, in order; not beyond those of `stop`."""
     waiting = [
         read
@@ -155,12 +155,12 @@ def _needed(nest: Nest, ends: Sequence[int], stop: set[int]) -> list[int]:
     return sorted(result)
 
 
-def _reads(nest: Nest, place: int) -> tuple[int, ...]:
+def _reads(nest: LoopNest, place: int) -> tuple[int, ...]:
     operation = nest.operation(place)
     return operation.reads if operation else ()
 
 
-def _stored(nest: Nest, known: Sequence[int], ends: Mapping[int, Sequence[int]]) -> set[int]:
+def _stored(nest: LoopNest, known: Sequence[int], ends: Mapping[int, Sequence[int]]) -> set[int]:
     """Return values that a later pass reads and that are not cheap to recompute there."""
     costs = [0] * len(nest.operands)
     for each in nest.operations:
@@ -172,7 +172,7 @@ def _stored(nest: Nest, known: Sequence[int], ends: Mapping[int, Sequence[int]])
     return stored
 
 
-def _cost(operation: Operation, nest: Nest) -> int:
+def _cost(operation: Operation, nest: LoopNest) -> int:
     if operation.op not in TEMPLATES:
         return 1
     text = TEMPLATES[operation.op][kind_of(nest.dtype(operation.reads[0]))]
@@ -182,7 +182,7 @@ def _cost(operation: Operation, nest: Nest) -> int:
 
 
 def _stage(
-    nest: Nest,
+    nest: LoopNest,
     known: Sequence[int],
     stored: set[int],
     number: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bascule.array.dtypes import kind_of
-from bascule.array.loop_stages import Nest, Operation
+from bascule.array.loop_stages import LoopNest, Operation
 from bascule.array.rows import ROWS
 from bascule.array.wasm_rows import CASTS, EXACT, NARROWED, TEMPLATES, has_lanes
 from bascule.backend.wasm.parts import parts
@@ -46,7 +46,7 @@ def has_part(node: Node) -> bool:
     return any(_CALL in text for text in TEMPLATES.get(node.op, {}).values())
 
 
-def instructions(operation: Operation, nest: Nest) -> tuple[str, str]:
+def instructions(operation: Operation, nest: LoopNest) -> tuple[str, str]:
     """Return an operation's template, and the one that wraps its result to its type."""
     source = nest.dtype(operation.reads[0])
     narrowed = NARROWED.get(operation.dtype.name, "")
@@ -61,7 +61,7 @@ def instructions(operation: Operation, nest: Nest) -> tuple[str, str]:
     return TEMPLATES[operation.op][kind_of(source)], "" if exact else narrowed
 
 
-def size_of(operation: Operation, nest: Nest) -> int:
+def size_of(operation: Operation, nest: LoopNest) -> int:
     """Estimate its number of instructions."""
     if operation.op == "reduce":
         return 4

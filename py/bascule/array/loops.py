@@ -1,8 +1,8 @@
 """One loop of WebAssembly for a chain of operations and the reductions among them.
 
 An element is read, computed and stored once. The text follows from the chain's operations, dtypes
-and which operands vary along which axes (`Nest`); sizes, steps and addresses are parameters, so one
-loop serves all shapes.
+and which operands vary along which axes (`LoopNest`); sizes, steps and addresses are parameters, so
+one loop serves all shapes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from bascule.array.loop_stages import Nest, Operation, Stage, Stages, stages_of
+from bascule.array.loop_stages import LoopNest, Operation, Stage, Stages, stages_of
 from bascule.array.loopable import instructions, size_of
 from bascule.array.reducing_loops import Accumulator
 from bascule.array.wasm_rows import LOADS, SPLATS, STORES
@@ -38,7 +38,7 @@ class LoopText:
     bytes, and the addresses of result, operands and scratch, an array for each stored value.
     """
 
-    nest: Nest
+    nest: LoopNest
     stages: Stages = field(init=False)
     unrolled: int = field(init=False)  # vectors of a step
     _locals: dict[str, str] = field(default_factory=dict[str, str])

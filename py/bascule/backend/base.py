@@ -130,7 +130,7 @@ class WeightStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class ErrorSums:
     """The errors of quantizing; `n_unfit` numbers are not finite, or fit no block."""
 
     squared_error: float = 0.0
@@ -143,8 +143,8 @@ class Sums:
         """RMS error over the RMS of the numbers; 0 if all are 0."""
         return (self.squared_error / self.squares) ** 0.5 if self.squares else 0.0
 
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(
+    def __add__(self, other: ErrorSums) -> ErrorSums:
+        return ErrorSums(
             self.squared_error + other.squared_error,
             self.squares + other.squares,
             self.n_unfit + other.n_unfit,
@@ -171,7 +171,7 @@ class Quantizer(WeightStore, Protocol):
         """Fill `into` with a parameter's blocks from byte `offset`, a multiple of 4."""
         ...
 
-    async def sums(self) -> Mapping[str, Sums]:
+    async def sums(self) -> Mapping[str, ErrorSums]:
         """Return the errors of each parameter so far."""
         ...
 

@@ -8,10 +8,10 @@ from time import perf_counter
 
 from bascule.backend.base import Executable, Inputs, checked_input
 from bascule.backend.host_arrays import (
-    InHostArrays,
+    HostArrayBackend,
     ReferenceStates,
     ReferenceStore,
-    telling,
+    memory_errors,
     written,
 )
 from bascule.backend.profile import OpTimes
@@ -57,7 +57,7 @@ class ReferenceExecutable:
             self._op_times.n_runs += 1
         for index, (call, dead) in enumerate(zip(self._program.calls, self._dead, strict=True)):
             await self._read_weights(index, values)
-            with telling("intermediate values"):
+            with memory_errors("intermediate values"):
                 call_started = perf_counter()
                 values[call.result.name] = self._evaluate(call, values, sizes)
                 self._op_times.note(call.op, call_started)
@@ -129,7 +129,7 @@ class StreamedExecutable(ReferenceExecutable):
             values |= await self._store.read(stage)
 
 
-class ReferenceBackend(InHostArrays):
+class ReferenceBackend(HostArrayBackend):
     """The CPU tier: numpy, natively and in the page."""
 
     tier: Tier = "cpu"
@@ -155,7 +155,7 @@ async def open_backend(tier: Tier, *, remember: bool, early: bool) -> ReferenceB
     """See `TierInfo.open`."""
     del remember, early
     if not await numpy_ready():
-        raise TierUnavailableError(tier, "numpy is not there")
+        raise TierUnavailableError(tier, "numpy is not installed")
     return ReferenceBackend()
 
 

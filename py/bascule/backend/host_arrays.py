@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def telling(asked: str, nbytes: int | None = None) -> Generator[None]:
+def memory_errors(asked: str, nbytes: int | None = None) -> Generator[None]:
     """Raise HostMemoryError, naming what was asked for, if there is not enough memory."""
     try:
         yield
@@ -105,7 +105,7 @@ class ReferenceStates:
 
     def _zeros(self, value: Value, sizes: Sizes) -> Array:
         shape = value.sizes(sizes)
-        with telling(f"the state {value.name}", nbytes_of(value.dtype, prod(shape))):
+        with memory_errors(f"the state {value.name}", nbytes_of(value.dtype, prod(shape))):
             array = np.empty(shape, NUMPY[value.dtype])
         array[...] = 0
         return array
@@ -138,7 +138,7 @@ def _only_array(store: StateStore) -> Array:
     return array
 
 
-class InHostArrays(Deviceless):
+class HostArrayBackend(Deviceless):
     """A backend whose weights and states are numpy arrays; `_executable` is its own class."""
 
     def store(self, parameters: Sequence[Parameter]) -> ReferenceStore:
@@ -196,7 +196,7 @@ def arrays_of(
     """Allocate and count memory for parameters; HostMemoryError if there is not enough."""
     nbytes = sum(p.nbytes for p in parameters)
     count.claim("a model's weights", nbytes)
-    with telling("a model's weights", nbytes):
+    with memory_errors("a model's weights", nbytes):
         arrays = {p.name: _room_for(p) for p in parameters}
     count.add("weights", nbytes)
     return arrays

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bascule.backend.base import Sums
+from bascule.backend.base import ErrorSums
 from bascule.base.arrays import Buffer, Bytes, Floats, NDArray, np
 from bascule.base.dtypes import BLOCKS, BlockType, DType
 from bascule.errors import InputError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bascule.backend.arrivals import Arrivals
     from bascule.backend.base import WeightStore
 
-__all__ = ["CONVERTED", "QUANTIZED", "ReferenceQuantizer", "Sums", "quantize"]
+__all__ = ["CONVERTED", "QUANTIZED", "ErrorSums", "ReferenceQuantizer", "quantize"]
 
 # Block formats of fewer bits; and all formats that floats can be quantized to, 32 at a time.
 QUANTIZED: tuple[DType, ...] = ("q4_0", "q4_1", "q8_0")
@@ -30,7 +30,7 @@ _MIN = 2.0**-126
 _RUN_BLOCKS = 1 << 12
 
 
-def quantize(type: BlockType, values: NDArray[Any]) -> tuple[Bytes, Sums]:
+def quantize(type: BlockType, values: NDArray[Any]) -> tuple[Bytes, ErrorSums]:
     """Quantize `values`, float32 of any shape, to blocks as uint8 (n,); return them with the
     errors.
 
@@ -42,7 +42,7 @@ def quantize(type: BlockType, values: NDArray[Any]) -> tuple[Bytes, Sums]:
         raise InputError("quantize", f"rows of a multiple of {_RUN} numbers", f"{values.shape}")
     rows = values.reshape(-1, _RUN)
     blocks = np.empty((len(rows), _run_nbytes(type)), np.uint8)
-    sums = Sums()
+    sums = ErrorSums()
     for start in range(0, len(rows), _RUN_BLOCKS):
         part = slice(start, start + _RUN_BLOCKS)
         blocks[part], deviations = _quantize_run(type, rows[part].astype(np.float32, copy=False))
@@ -50,7 +50,7 @@ def quantize(type: BlockType, values: NDArray[Any]) -> tuple[Bytes, Sums]:
     return blocks.reshape(-1), sums
 
 
-def _quantize_run(type: BlockType, rows: Floats) -> tuple[Bytes, Sums]:
+def _quantize_run(type: BlockType, rows: Floats) -> tuple[Bytes, ErrorSums]:
     finite = np.isfinite(rows)
     x = np.where(finite, rows, np.float32(0))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -61,7 +61,7 @@ def _quantize_run(type: BlockType, rows: Floats) -> tuple[Bytes, Sums]:
     error = np.abs(
         exact - dequantize(type, blocks[fits].reshape(-1), exact.size).reshape(exact.shape)
     )
-    return blocks, Sums(
+    return blocks, ErrorSums(
         float(np.square(error).sum()),
         float(np.square(exact).sum()),
         int((~finite[fits]).sum()) + int((~fits).sum()) * x.shape[1],
@@ -140,7 +140,7 @@ class ReferenceQuantizer:
         self._store = store
         self._matrices = matrices
         self._room = np.empty(-(-staging_nbytes // 4), np.float32)
-        self._sums = dict.fromkeys(matrices, Sums())
+        self._sums = dict.fromkeys(matrices, ErrorSums())
         self.arrivals: Arrivals | None = store.arrivals
         self.targets = store.targets
         self.staging = -1
@@ -164,7 +164,7 @@ class ReferenceQuantizer:
         view = memoryview(into).cast("B")
         view[:] = memoryview(self._matrices[name].data)[offset : offset + view.nbytes]
 
-    async def sums(self) -> dict[str, Sums]:
+    async def sums(self) -> dict[str, ErrorSums]:
         return dict(self._sums)
 
     def close(self) -> None:

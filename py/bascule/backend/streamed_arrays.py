@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bascule.backend.host_arrays import ReferenceStore, telling
+from bascule.backend.host_arrays import ReferenceStore, memory_errors
 from bascule.backend.memory import MemoryCount
 from bascule.backend.streaming import Streaming
 from bascule.base.arrays import Array, Buffer, np
@@ -43,7 +43,7 @@ class StreamedReferenceStore(ReferenceStore):
         ends = [offset + self._parameters[name].nbytes for name, offset in stage.offsets.items()]
         nbytes = max(ends, default=0)
         self._count.claim("a stage of weights", nbytes)
-        with telling("a stage of weights", nbytes):
+        with memory_errors("a stage of weights", nbytes):
             self._slot = np.empty(nbytes, np.uint8)
         self._count.add("weights", nbytes)
         await self.streaming.read(stage, 0)

@@ -17,7 +17,7 @@ Tier = Literal["webgpu", "webgpu-limited", "webnn", "wasm", "cpu", "reference"]
 
 
 @dataclass(frozen=True, slots=True)
-class Typical:
+class TypicalSpeeds:
     """Seconds of a single run, of one of several in a row, and of a unit of each kind of work.
 
     None for a kind that the tier does not do. Only the orders of magnitude matter.
@@ -31,7 +31,7 @@ class Typical:
 
 
 @dataclass(frozen=True, slots=True)
-class Better:
+class BetterTier:
     """Another tier that does everything that this one does; `in_page`: only in pages."""
 
     tier: Tier
@@ -55,16 +55,16 @@ class TierInfo:
     name: Tier
     label: str
     module: str
-    typical: Typical
-    in_page: Typical | None = None
-    software: Typical | None = None
+    typical: TypicalSpeeds
+    in_page: TypicalSpeeds | None = None
+    software: TypicalSpeeds | None = None
     copies: int = 1
     is_async: bool = False
     is_gpu: bool = False
     refuses: bool = False
     anywhere: bool = False
     chosen: bool = True
-    better: Better | None = None
+    better: BetterTier | None = None
 
     async def open(self, *, remember: bool = True, early: bool = True) -> Any:
         """Open the tier's `Backend`. TierUnavailableError if it does not work.
@@ -84,13 +84,13 @@ class TierInfo:
 
         TierUnavailableError if it does not work.
         """
-        tell: Callable[[], Awaitable[dict[str, Any]]] | None
-        tell = getattr(import_module(self.module), "facts", None)
-        return await tell() if tell else {}
+        facts: Callable[[], Awaitable[dict[str, Any]]] | None
+        facts = getattr(import_module(self.module), "facts", None)
+        return await facts() if facts else {}
 
 
-_GPU = Typical(2e-3, 5e-5, 2e-12, 1e-10, 1e-11)
-_SOFTWARE_GPU = Typical(2e-3, 2e-4, 1e-9, 1e-9, 1e-9)
+_GPU = TypicalSpeeds(2e-3, 5e-5, 2e-12, 1e-10, 1e-11)
+_SOFTWARE_GPU = TypicalSpeeds(2e-3, 2e-4, 1e-9, 1e-9, 1e-9)
 
 # Best first.
 TABLE: tuple[TierInfo, ...] = (
@@ -111,13 +111,13 @@ TABLE: tuple[TierInfo, ...] = (
         software=_SOFTWARE_GPU,
         is_async=True,
         is_gpu=True,
-        better=Better("webgpu", "webgpu works, on the same adapter in full"),
+        better=BetterTier("webgpu", "webgpu works, on the same adapter in full"),
     ),
     TierInfo(
         "webnn",
         "the browser's neural network API",
         "bascule.backend.webnn.opening",
-        Typical(1e-3, 5e-5, 3e-11, 1e-9, None),
+        TypicalSpeeds(1e-3, 5e-5, 3e-11, 1e-9, None),
         refuses=True,
         copies=4,  # Bascule's, the graph's, and its runtime's two while a graph is built
     ),
@@ -125,18 +125,18 @@ TABLE: tuple[TierInfo, ...] = (
         "wasm",
         "the CPU, by WebAssembly",
         "bascule.backend.wasm.opening",
-        Typical(1e-4, 3e-5, 2e-10, 2e-9, 2e-10),  # by wasmtime
-        in_page=Typical(5e-5, 1e-5, 8e-11, 1e-9, 1e-10),
+        TypicalSpeeds(1e-4, 3e-5, 2e-10, 2e-9, 2e-10),  # by wasmtime
+        in_page=TypicalSpeeds(5e-5, 1e-5, 8e-11, 1e-9, 1e-10),
         anywhere=True,
     ),
     TierInfo(
         "cpu",
         "the CPU, by numpy",
         "bascule.backend.cpu",
-        Typical(2e-5, 1e-5, 4e-11, 1e-9, 1e-9),
-        in_page=Typical(1e-4, 5e-5, 1e-9, 2e-9, 2e-9),  # its numpy has no BLAS
+        TypicalSpeeds(2e-5, 1e-5, 4e-11, 1e-9, 1e-9),
+        in_page=TypicalSpeeds(1e-4, 5e-5, 1e-9, 2e-9, 2e-9),  # its numpy has no BLAS
         anywhere=True,
-        better=Better(
+        better=BetterTier(
             "wasm",
             "wasm works, and a page's numpy, which would have to be fetched, is slower",
             in_page=True,
@@ -146,7 +146,7 @@ TABLE: tuple[TierInfo, ...] = (
         "reference",
         "the CPU, by numpy in float64, to check other tiers with",
         "bascule.backend.float64",
-        Typical(2e-5, 1e-5, 1e-10, 2e-9, 2e-9),
+        TypicalSpeeds(2e-5, 1e-5, 1e-10, 2e-9, 2e-9),
         anywhere=True,
         chosen=False,
     ),

@@ -11,9 +11,9 @@ from bascule.backend.base import Backend, Tier
 from bascule.backend.streaming import NO_STREAMING
 from bascule.backend.tiers import TABLE
 from bascule.base.remembered import open_remembered
-from bascule.choosing.decisions import Considered, Decision, decide, memory_refusal
+from bascule.choosing.decisions import Candidate, Decision, decide, memory_refusal
 from bascule.choosing.openers import OpenedTier, open_named
-from bascule.choosing.speed_records import Watch
+from bascule.choosing.speed_records import SpeedWatch
 from bascule.choosing.speeds import Kind
 from bascule.choosing.survey import Survey, survey
 from bascule.choosing.switches import Switches, read_switches
@@ -145,9 +145,9 @@ def _without(surveyed: Survey, tier: Tier, refused: str) -> Survey:
     return replace(surveyed, tiers=tuple(map(changed, surveyed.tiers)))
 
 
-async def _watch(surveyed: Survey, tier: Tier, need: ModelNeed) -> Watch:
+async def _watch(surveyed: Survey, tier: Tier, need: ModelNeed) -> SpeedWatch:
     facts = next(each for each in surveyed.tiers if each.tier == tier)
-    return Watch(tier, facts.identity, need.kind, await open_remembered())
+    return SpeedWatch(tier, facts.identity, need.kind, await open_remembered())
 
 
 async def _open_first(wanted: Sequence[str], need: ModelNeed | None, remember: bool) -> OpenedTier:
@@ -212,14 +212,14 @@ def need_of(name: str, programs: Sequence[Program], *, streamed: bool = False) -
     )
 
 
-def _consider(need: ModelNeed, facts: TierFacts) -> Considered:
+def _consider(need: ModelNeed, facts: TierFacts) -> Candidate:
     if refused := need.refusal(facts):
-        return Considered(facts.tier, refused)
+        return Candidate(facts.tier, refused)
     expected_s = facts.speeds.pass_seconds(need.kind, need.work, need.calls)
     if need.large_work > need.work:
         # A single text and a batch count equally: what matters is how many times faster a tier is.
         large_s = facts.speeds.pass_seconds(need.kind, need.large_work, need.calls)
         expected_s = sqrt(expected_s * large_s * need.work / need.large_work)
     if not isfinite(expected_s):
-        return Considered(facts.tier)
-    return Considered(facts.tier, "", expected_s, facts.speeds.source)
+        return Candidate(facts.tier)
+    return Candidate(facts.tier, "", expected_s, facts.speeds.source)

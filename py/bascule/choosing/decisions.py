@@ -13,7 +13,7 @@ from bascule.choosing.tier_records import TierFacts
 
 
 @dataclass(frozen=True, slots=True)
-class Considered:
+class Candidate:
     """One tier: why it was refused, or its expected time and where that comes from.
 
     `source` is "measured here" (the same work, earlier), "predicted" (from the machine's samples),
@@ -38,7 +38,7 @@ class Decision:
     """The decision for `subject`; `chosen` is None if every tier was refused."""
 
     subject: str
-    considered: tuple[Considered, ...]
+    considered: tuple[Candidate, ...]
     chosen: Tier | None
     reason: str
     warning: str = ""
@@ -69,7 +69,7 @@ class Decision:
 
 
 def decide(
-    subject: str, tiers: Sequence[TierFacts], consider: Callable[[TierFacts], Considered]
+    subject: str, tiers: Sequence[TierFacts], consider: Callable[[TierFacts], Candidate]
 ) -> Decision:
     """Choose the fastest tier that is not refused; the first among equals."""
     considered = tuple(consider(facts) for facts in tiers)

@@ -13,7 +13,7 @@ from bascule.errors import InputError
 
 if TYPE_CHECKING:
     from bascule.choosing.decisions import Decision
-    from bascule.choosing.speed_records import Watch
+    from bascule.choosing.speed_records import SpeedWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class OpenedTier:
     backend: Backend
     reason: str
     decision: Decision | None = None
-    watch: Watch | None = None
+    watch: SpeedWatch | None = None
 
 
 @runtime_checkable

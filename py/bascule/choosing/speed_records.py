@@ -133,7 +133,7 @@ async def speeds_of(
 
 
 @dataclass(slots=True)
-class Watch:
+class SpeedWatch:
     """Compares the runs of a model with what was predicted when its tier was chosen."""
 
     tier: Tier

@@ -158,11 +158,11 @@ async def _pull(parsed: argparse.Namespace) -> None:
     from bascule.cli.terminal import progress_bar
     from bascule.tasks.hub import pull, pull_from
 
-    with progress_bar() as tell:
+    with progress_bar() as notify:
         if parsed.folder is not None:
-            folder = await pull_from(parsed.model, parsed.folder, progress=tell)
+            folder = await pull_from(parsed.model, parsed.folder, progress=notify)
         else:
-            folder = await pull(parsed.model, force=parsed.force, progress=tell)
+            folder = await pull(parsed.model, force=parsed.force, progress=notify)
     print(folder)
 
 
@@ -191,9 +191,9 @@ async def _tune(parsed: argparse.Namespace) -> None:
 
     if not 0 < parsed.budget < 1e6:
         raise InputError("tune --budget", "seconds above 0", str(parsed.budget))
-    with progress_bar() as tell:
-        async with await load(parsed.model, tier="webgpu", progress=tell) as model:
-            report = await model.tune(parsed.budget, progress=tell)
+    with progress_bar() as notify:
+        async with await load(parsed.model, tier="webgpu", progress=notify) as model:
+            report = await model.tune(parsed.budget, progress=notify)
     if parsed.json:
         print(json.dumps(report.as_json(), indent=2))
     else:
@@ -205,8 +205,8 @@ async def _manifest(parsed: argparse.Namespace) -> None:
     from bascule.cli.terminal import progress_bar
     from bascule.weights.manifest import write_manifest
 
-    with progress_bar() as tell:
-        path = await write_manifest(parsed.folder, parsed.chunk_mb, tell)
+    with progress_bar() as notify:
+        path = await write_manifest(parsed.folder, parsed.chunk_mb, notify)
     print(path)
 
 

@@ -52,8 +52,8 @@ async def opened_model(
     from bascule.device.loading import load
 
     quantize: int | str | None = getattr(parsed, "quantize", None)  # some commands take none
-    with progress_bar() as tell:
-        model = await load(parsed.model, tier=parsed.tier, quantize=quantize, progress=tell)
+    with progress_bar() as notify:
+        model = await load(parsed.model, tier=parsed.tier, quantize=quantize, progress=notify)
     async with model:
         if not isinstance(model, kind):
             raise UnsupportedModelError(parsed.model, problem, hint=hint)

@@ -67,6 +67,6 @@ async def pyodide(parsed: argparse.Namespace) -> None:
     from bascule.cli.terminal import progress_bar
     from bascule.server.pyodide import fetch_pyodide
 
-    with progress_bar() as tell:
-        folder = await fetch_pyodide(parsed.source, tell, parsed.packages)
+    with progress_bar() as notify:
+        folder = await fetch_pyodide(parsed.source, notify, parsed.packages)
     print(folder)

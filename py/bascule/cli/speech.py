@@ -82,8 +82,8 @@ async def convert(parsed: argparse.Namespace) -> None:
         if file is not None:
             hint = "GGUF files load as they are."
             raise InputError("convert", "a CTranslate2 folder", parsed.model, hint=hint)
-        with progress_bar() as tell:
-            await convert_speech(source, parsed.folder, tell)
+        with progress_bar() as notify:
+            await convert_speech(source, parsed.folder, notify)
     finally:
         await source.settle()
         source.release()

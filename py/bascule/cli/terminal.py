@@ -19,7 +19,7 @@ from bascule.backend.tuning import TuneReport
 from bascule.base.arrays import np
 from bascule.base.numbers import three_digits
 from bascule.base.progress import Progress, ProgressCallback
-from bascule.cache import Kept
+from bascule.cache import CachedItem
 from bascule.tasks.classifications import Classification, Ranked
 
 _LONGEST = 48
@@ -54,7 +54,7 @@ def progress_bar() -> Generator[ProgressCallback]:
     ) as bars:
         tasks: dict[str, Any] = {}
 
-        def tell(progress: Progress) -> None:
+        def notify(progress: Progress) -> None:
             if progress.stage not in tasks:
                 tasks[progress.stage] = bars.add_task(progress.stage, total=None, count="")
             bars.update(
@@ -64,7 +64,7 @@ def progress_bar() -> Generator[ProgressCallback]:
                 count=_counted(progress),
             )
 
-        yield tell
+        yield notify
 
 
 def _counted(progress: Progress) -> str:
@@ -129,7 +129,7 @@ def tuning_table(report: TuneReport, device_name: str) -> None:
         console.print(Text(f"Gave wrong numbers here, never used: {wrong}"))
 
 
-def cache_table(models: Sequence[Kept]) -> None:
+def cache_table(models: Sequence[CachedItem]) -> None:
     """What is cached, for people."""
     table = Table("location", "kind", "kept", "of", "used", title="Cached models")
     for each in models:

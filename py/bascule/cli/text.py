@@ -78,7 +78,7 @@ async def generate(parsed: argparse.Namespace) -> None:
             print(json.dumps(fields))
         else:
             print()
-            _tell(model, result)
+            _notify(model, result)
 
 
 async def chat(parsed: argparse.Namespace) -> None:
@@ -103,7 +103,7 @@ async def chat(parsed: argparse.Namespace) -> None:
                 continue
             print()
             messages.append({"role": "assistant", "content": stream.result.text})
-            _tell(model, stream.result)
+            _notify(model, stream.result)
 
 
 def _conversation(system: str | None, prompt: str) -> list[dict[str, str]]:
@@ -166,7 +166,7 @@ def _read_line() -> str | None:
             return None
 
 
-def _tell(model: Any, result: Any) -> None:
+def _notify(model: Any, result: Any) -> None:
     """Print a line of statistics, for people only."""
     if not sys.stderr.isatty():
         return

@@ -17,7 +17,7 @@ from bascule.tasks.embedder import EmbedderSettings
 from bascule.tasks.image_text_programs import ImageTextSettings
 from bascule.tasks.images import ImageModelSettings
 from bascule.tasks.sentence_graph import Encoder
-from bascule.tasks.speech_graph import Speech, speech_programs
+from bascule.tasks.speech_graph import SpeechSpec, speech_programs
 from bascule.vision.processing import read_processing
 
 _Row = TypeVar("_Row", bound=AnyFamily)
@@ -65,7 +65,7 @@ def _multimodal() -> list[Program]:
 
 def _audio() -> list[Program]:
     family = _first(SpeechFamily)
-    return speech_programs(Speech(family, family.config(_SPEECH, _FILE)), "f16", _TIMES)
+    return speech_programs(SpeechSpec(family, family.config(_SPEECH, _FILE)), "f16", _TIMES)
 
 
 # By the name of the kind.

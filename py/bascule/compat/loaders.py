@@ -62,7 +62,7 @@ class ProgressiveModelLoader:
             raise InputError("load_model", "one load at a time", "a second")
         self.percent = 0
         options: DeviceLoadOptions = {
-            "progress": self._tell,
+            "progress": self._notify,
             "wait": wait,
             "chunk_size_mb": self.chunk_size_mb,
             "parallel": self.parallel_components,
@@ -84,7 +84,7 @@ class ProgressiveModelLoader:
         if self._task is not None:
             self._task.cancel()
 
-    def _tell(self, progress: Progress) -> None:
+    def _notify(self, progress: Progress) -> None:
         if progress.stage == "ready":
             percent = 100.0
         elif progress.stage == "weights":

@@ -12,7 +12,7 @@ from bascule.backend.memory import PassBytes
 from bascule.base.dtypes import nbytes_of
 from bascule.errors import UnsupportedModelError
 from bascule.program.parameters import all_parameters
-from bascule.program.rewrites.registry import Fitting, fit_all
+from bascule.program.rewrites.registry import LimitFitter, fit_all
 from bascule.program.stages import part_nbytes, slot_nbytes
 from bascule.recipes.language import LanguageRecipe
 from bascule.recipes.reading import Recipe
@@ -130,7 +130,7 @@ class _Way:
     limits: PassLimits = field(default_factory=PassLimits)
 
 
-def _batched(settings: BatchSettings, backend: Backend, fitting: Fitting) -> Iterator[_Way]:
+def _batched(settings: BatchSettings, backend: Backend, fitting: LimitFitter) -> Iterator[_Way]:
     plain, rows = PassLimits(), max_rows(settings, fitting.limits)
 
     @cache
@@ -160,7 +160,7 @@ def _max_nbytes(passes: Sequence[PassBytes], limits: PassLimits) -> int:
 
 
 def _language(
-    recipe: LanguageRecipe, backend: Backend, fitting: Fitting, shortest: int | None
+    recipe: LanguageRecipe, backend: Backend, fitting: LimitFitter, shortest: int | None
 ) -> Iterator[_Way]:
     decoder, cache = recipe.settings.decoder, recipe.options.cache
     length = recipe.options.max_length or decoder.config.context

@@ -8,7 +8,7 @@ from inspect import isawaitable
 from time import perf_counter
 from typing import Any
 
-from bascule.choosing.decisions import Considered, Decision
+from bascule.choosing.decisions import Candidate, Decision
 from bascule.choosing.workload import BackendType
 from bascule.compat.calling import takes_an_argument
 from bascule.errors import BackendsFailedError
@@ -78,6 +78,6 @@ class MonitoredRun:
         return error
 
     def _log(self, chosen: BackendType | None, reason: str) -> None:
-        failed = [Considered(b.tier, f"{type(e).__name__}: {e}") for b, e in self._errors.items()]
+        failed = [Candidate(b.tier, f"{type(e).__name__}: {e}") for b, e in self._errors.items()]
         tier = chosen.tier if chosen else None
         self._decisions.append(Decision(self._name, tuple(failed), tier, reason))

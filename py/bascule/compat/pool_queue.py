@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 # How many requests that need no load may overtake a waiting one.
-PATIENCE = 8
+MAX_OVERTAKEN = 8
 
 T = TypeVar("T")
 
@@ -49,8 +49,8 @@ class RequestQueue(Generic[T]):
     """Grants leases of resident models, and one load at a time.
 
     Requests are served in order, but one whose model is resident overtakes those that wait for
-    room, at most `PATIENCE` times each. A request within another's lease goes first, since it holds
-    the others up. `fits(key, entries)` says whether a model may be loaded beside the entries in
+    room, at most `MAX_OVERTAKEN` times each. A request within another's lease goes first, since it
+    blocks the others. `fits(key, entries)` says whether a model may be loaded beside the entries in
     use; `refuse(key)` returns the error for a request that would wait for itself.
     """
 
@@ -152,8 +152,8 @@ class RequestQueue(Generic[T]):
             if request.ready.done():
                 continue  # cancelled: its task has not yet run to leave the queue
             entry = self.entries.get(request.key)
-            patient = all(other.overtaken < PATIENCE for other in blocked)
-            may_go = patient or bool(request.held)
+            may_overtake = all(other.overtaken < MAX_OVERTAKEN for other in blocked)
+            may_go = may_overtake or bool(request.held)
             if entry is not None and may_go:
                 self._grant(request, self._lease(entry), blocked)
             elif self._loader is None and entry is None and may_go and self.may_load(request):

@@ -174,7 +174,7 @@ class ModelSpecificPrecompiler:
         return await asyncio.shield(shared_task(self._compiling, self.model_name, work))
 
     async def _compile(self, progress: ProgressCallback | None) -> Precompiled:
-        def tell(step: Progress) -> None:
+        def notify(step: Progress) -> None:
             if progress is not None:
                 progress(step)
             for listener in self._listeners:
@@ -184,7 +184,7 @@ class ModelSpecificPrecompiler:
         device = await self._device.get()
         operations = tuple(dict.fromkeys(c.op for p in programs for c in p.calls))
         name = self.model_name if self._remember else ""
-        return await _compile(device, programs, operations, name, tell)
+        return await _compile(device, programs, operations, name, notify)
 
 
 async def _compile(

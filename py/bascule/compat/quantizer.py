@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, overload
 
 from bascule.backend.base import Backend
-from bascule.backend.quantize import Sums
+from bascule.backend.quantize import ErrorSums
 from bascule.base.arrays import ArrayLike, NDArray, np
 from bascule.base.closing import Closing
 from bascule.base.dtypes import BlockType, DType
@@ -88,12 +88,12 @@ class WebGPUQuantizer(Closing):
             shape = (array.size // array.shape[-1], array.shape[-1])
             parameter = Parameter(name, shape, (name,), dtype=self.format)
 
-            def tell(count: int, done: int = done) -> None:
+            def notify(count: int, done: int = done) -> None:
                 if progress is not None:
                     progress(Progress("quantize", done + count, total, "numbers"))
 
             async with backend.turns.turn():
-                data, sums = await _quantized(backend, parameter, array, tell)
+                data, sums = await _quantized(backend, parameter, array, notify)
             _check_fits(name, sums, self.format)
             results[name] = QuantizedTensor(
                 array.shape, self.format, data, report_of(parameter, sums)
@@ -115,9 +115,9 @@ class WebGPUQuantizer(Closing):
 
 
 async def _quantized(
-    backend: Backend, parameter: Parameter, array: NDArray[Any], tell: Callable[[int], None]
-) -> tuple[NDArray[np.uint8], Sums]:
-    """Return the blocks of an array, and their errors; `tell` gets the number of elements done."""
+    backend: Backend, parameter: Parameter, array: NDArray[Any], notify: Callable[[int], None]
+) -> tuple[NDArray[np.uint8], ErrorSums]:
+    """Return the blocks of an array, and their errors; `notify` gets the elements done."""
     store = backend.store([parameter])
     try:
         staging = staging_nbytes([parameter], backend.limits.binding_nbytes)
@@ -127,7 +127,7 @@ async def _quantized(
         try:
             slabs = quantize_slabs(quantizer, parameter, array, staging, backend.done)
             async for count in slabs:
-                tell(count)
+                notify(count)
             data = await read_blocks(quantizer, parameter)
             return data, (await quantizer.sums())[parameter.name]
         finally:
@@ -146,7 +146,7 @@ def _checked(name: str, array: Any) -> NDArray[Any]:
     return result
 
 
-def _check_fits(name: str, sums: Sums, format: DType) -> None:
+def _check_fits(name: str, sums: ErrorSums, format: DType) -> None:
     if sums.n_unfit:
         where = f"quantize: tensor {name!r}" if name else "quantize"
         result = f"{sums.n_unfit:,} others"

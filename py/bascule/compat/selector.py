@@ -14,7 +14,7 @@ from bascule import __version__
 from bascule.backend.base import Tier
 from bascule.base.remembered import open_remembered
 from bascule.base.waiting import start
-from bascule.choosing.decisions import Considered, Decision, decide, memory_refusal
+from bascule.choosing.decisions import Candidate, Decision, decide, memory_refusal
 from bascule.choosing.speeds import Kind
 from bascule.choosing.survey import BUDGET_S, Survey, TierFacts, this_machine
 from bascule.choosing.switches import read_switches
@@ -239,7 +239,7 @@ class IntelligentBackendSelector:
 
     def _consider(
         self, workload: WorkloadCharacteristics, costs: Costs | None, facts: TierFacts
-    ) -> Considered:
+    ) -> Candidate:
         refused = (
             self._switches.refuses(BackendType(facts.tier))
             or facts.refused
@@ -247,21 +247,21 @@ class IntelligentBackendSelector:
             or memory_refusal(facts, workload.nbytes, _ARRAYS * workload.nbytes)
         )
         if refused:
-            return Considered(facts.tier, refused)
+            return Candidate(facts.tier, refused)
         key = workload.operation_type, workload.bucket
         evidence = self._history.evidence(key).get(facts.tier) if self.enable_learning else None
         if evidence and evidence.trouble:
-            return Considered(facts.tier, source=evidence.trouble)
+            return Candidate(facts.tier, source=evidence.trouble)
         if evidence and evidence.typical_s is not None:
-            return Considered(facts.tier, "", evidence.typical_s, "measured here")
+            return Candidate(facts.tier, "", evidence.typical_s, "measured here")
         if costs is not None:
             samples = costs.get(facts.tier, ())
             source = "predicted from samples of its kind" if samples else "does no such work"
-            return Considered(facts.tier, "", expected_seconds(samples, workload), source)
+            return Candidate(facts.tier, "", expected_seconds(samples, workload), source)
         kind, work = _work(workload)
         expected_s = facts.speeds.seconds(kind, work, again=workload.is_iterative)
         source = "predicted" if isfinite(expected_s) else "not measured"
-        return Considered(facts.tier, "", expected_s, source)
+        return Candidate(facts.tier, "", expected_s, source)
 
     def _preferring(self, wanted: BackendType, decision: Decision, surveyed: Survey) -> Decision:
         facts = surveyed.facts(wanted)

@@ -35,14 +35,14 @@ from bascule.machine.pressure import open_pressure
 from bascule.models.decoder.graph import CacheDType
 from bascule.program.parameters import all_parameters
 from bascule.program.program import Parameter, Program
-from bascule.program.rewrites.registry import Fitting, fit_all
+from bascule.program.rewrites.registry import LimitFitter, fit_all
 from bascule.program.rewrites.rewrite import Limits
 from bascule.program.stages import part_nbytes, slot_nbytes
-from bascule.recipes.filling import Filling
+from bascule.recipes.filling import WeightFiller
 from bascule.recipes.reading import Recipe, read_recipe
 from bascule.tasks.embedder import EmbeddingModel
 from bascule.tasks.language import LanguageModel
-from bascule.tasks.loaded import LoadedModel, Placement, Reopened
+from bascule.tasks.loaded import LoadedModel, Placement, ReopenedDevice
 from bascule.tasks.models import AnyModel
 from bascule.tasks.registry import known_hashes, known_kind, locate, missing_in_page
 from bascule.tasks.speech import SpeechModel
@@ -164,7 +164,7 @@ async def load_model(
     """
     warn_of_unknown_names()
     clock = _Clock()
-    tell = clock.lapping(settings.progress or _silent)
+    notify = clock.lapping(settings.progress or _silent)
     weights = format_of(settings.quantize)
     if settings.stream_weights and weights is not None:
         expected = "weights as the files have them with stream_weights"
@@ -184,7 +184,7 @@ async def load_model(
             recipe = await read_recipe(
                 source,
                 file,
-                tell,
+                notify,
                 max_length=settings.max_length,
                 cache_dtype=settings.cache_dtype,
                 weights=weights,
@@ -197,11 +197,11 @@ async def load_model(
         clock.lap("config_ms")
         programs = recipe.programs()
         clock.lap("programs_ms")
-        tell(Progress("device", 0, 1, "steps"))
+        notify(Progress("device", 0, 1, "steps"))
         opened = await opener(need_of(str(model), programs, streamed=settings.stream_weights))
         if settings.memory_nbytes is not None:
             opened.backend.limit_memory(MemoryBudget(settings.memory_nbytes))
-        tell(Progress("device", 1, 1, "steps"))
+        notify(Progress("device", 1, 1, "steps"))
         clock.lap("device_ms")
         fitting, programs = _fitted(programs, opened.backend, settings)
         parameters = all_parameters(programs)
@@ -223,13 +223,13 @@ async def load_model(
                 watch=opened.watch.note if opened.watch is not None else None,
             )
             loaded = recipe.make(placement)
-        filling = Filling(source, parameters, store, opened.backend, tell, settings.parallel)
+        filling = WeightFiller(source, parameters, store, opened.backend, notify, settings.parallel)
         fill = partial(recipe.fill, filling)
         if IN_PAGE:  # natively the system's scheduler shares the machine
             loaded.yield_to(await open_pressure())
         if not settings.precompile:
             programs = []
-        loaded._start_loading(_warm_and_fill(loaded, opened, source, fill, programs, tell, clock))
+        loaded._start_loading(_warm_and_fill(loaded, opened, source, fill, programs, notify, clock))
         if settings.wait:
             await loaded.loaded()
     except BaseException as error:
@@ -293,7 +293,7 @@ async def _reopen(
     proves: bool,
     settings: LoadSettings,
     model: LoadedModel,
-) -> Reopened:
+) -> ReopenedDevice:
     """Open another device, with the weights from the cache, for a model whose device was lost or
     rejected for wrong numbers.
     """
@@ -316,18 +316,18 @@ async def _reopen(
         fitting, programs = _fitted(programs, backend, settings)
         parameters = all_parameters(programs)
         store = _store(backend, parameters, programs, settings)
-        await recipe.fill(Filling(source, parameters, store, backend, _silent))
+        await recipe.fill(WeightFiller(source, parameters, store, backend, _silent))
     except BaseException:
         backend.close()
         raise
     finally:
         await source.settle()
-    return Reopened(backend, store, opened.reason, fitting)
+    return ReopenedDevice(backend, store, opened.reason, fitting)
 
 
 def _fitted(
     programs: Sequence[Program], backend: Backend, settings: LoadSettings
-) -> tuple[Fitting, list[Program]]:
+) -> tuple[LimitFitter, list[Program]]:
     """Fit the programs to the limits of the device and, if weights are streamed, of a stage."""
     limits = backend.limits if settings.fallbacks else Limits()
     if settings.stream_weights:
@@ -352,13 +352,13 @@ async def _warm_and_fill(
     source: RecordedSource,
     fill: Callable[[], Coroutine[Any, Any, QuantizationReport | None]],
     programs: list[Program],
-    tell: ProgressCallback,
+    notify: ProgressCallback,
     clock: _Clock,
 ) -> None:
     """Compile the pipelines of `programs`, if any, while the weights stream in."""
 
     async def warm() -> None:
-        tell(Progress("pipelines", 0, 1, "pipelines"))
+        notify(Progress("pipelines", 0, 1, "pipelines"))
         ready = 1
         try:
             if programs:
@@ -366,7 +366,7 @@ async def _warm_and_fill(
         except WrongResultError as wrong:
             if not (wrong.f16_cache and model._without_f16_cache(wrong.found)):
                 raise
-        tell(Progress("pipelines", ready, ready, "pipelines"))
+        notify(Progress("pipelines", ready, ready, "pipelines"))
         if programs:
             await model._prepare()
 
@@ -386,7 +386,7 @@ async def _warm_and_fill(
         for name, number in (*clock.laps.items(), *source.stats.items()):
             model.note(name, number)
         model.note("load_ms", sum(clock.laps.values()))
-    tell(Progress("ready", 1, 1, "steps"))
+    notify(Progress("ready", 1, 1, "steps"))
 
 
 class _Clock:
@@ -404,12 +404,12 @@ class _Clock:
     def lapping(self, progress: ProgressCallback) -> ProgressCallback:
         """Wrap `progress`, and tell the tokenizer's time from the config's by its stages."""
 
-        def tell(step: Progress) -> None:
+        def notify(step: Progress) -> None:
             if step.stage == "tokenizer":
                 self.lap("tokenizer_ms" if step.done else "config_ms")
             progress(step)
 
-        return tell
+        return notify
 
 
 def _silent(_: Progress) -> None:

@@ -20,7 +20,7 @@ from bascule.models.encoder.config import EncoderConfig
 from bascule.models.encoder.graph import Encoding
 from bascule.models.encoder.head import Head
 from bascule.models.image.config import ImageConfig
-from bascule.models.image.graph import Seeing
+from bascule.models.image.graph import ImageEncoderGraph
 from bascule.models.image_text.config import ImageTextConfig
 from bascule.models.image_text.graph import TextRecorder
 from bascule.models.speech.config import Rows, SpeechConfig
@@ -147,7 +147,7 @@ class ImageFamily(Family):
 
     config: Callable[[Mapping[str, Any], str], ImageConfig]
     tensors: Callable[[ImageConfig], Tensors]
-    phases: Mapping[Literal["image"], Callable[[Seeing, Value], Value]]
+    phases: Mapping[Literal["image"], Callable[[ImageEncoderGraph, Value], Value]]
     labels: str
     classifiers: tuple[str, ...]
     labels_of_means: bool = False
@@ -172,7 +172,7 @@ class ImageTextFamily(Family):
     config: Callable[[Mapping[str, Any], str], ImageTextConfig]
     tensors: Callable[[ImageTextConfig], Tensors]
     as_matrices: Callable[[Mapping[str, TensorInfo]], dict[str, TensorInfo]]
-    encode_image: Callable[[Seeing, Value, int], Value]
+    encode_image: Callable[[ImageEncoderGraph, Value, int], Value]
     encode_text: Callable[[TextRecorder], Value]
     logit_scale: str
     processing: Mapping[str, Any]

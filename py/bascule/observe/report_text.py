@@ -18,12 +18,12 @@ def as_markdown(report: dict[str, Any]) -> str:
         lines += [""] if finding["recommendations"] else []
     if report["hardware"]:
         rows = [
-            (h["name"], _said(h["present"]), _memory(h["memory_nbytes"]), h["source"])
+            (h["name"], _yes_no(h["present"]), _memory(h["memory_nbytes"]), h["source"])
             for h in report["hardware"]
         ]
         lines += _table(("hardware", "present", "memory", "source"), rows)
     if report["tiers"]:
-        rows = [(t["tier"], _said(t["works"]), t["reason"]) for t in report["tiers"]]
+        rows = [(t["tier"], _yes_no(t["works"]), t["reason"]) for t in report["tiers"]]
         lines += _table(("tier", "works", "device or reason"), rows)
     if matrix := report.get("matrix"):
         tiers = tuple(next(iter(matrix.values())))
@@ -40,7 +40,7 @@ def as_html(report: dict[str, Any]) -> str:
     return filled("compatibility.html", "Hardware compatibility", report)
 
 
-def _said(value: bool | None) -> str:
+def _yes_no(value: bool | None) -> str:
     return "unknown" if value is None else "yes" if value else "no"
 
 

@@ -79,18 +79,18 @@ class _Bench:
                 self._no_reference = f"the {tier} tier does not work: {error.what}"
             return TierFigures(tier, info.label, error.what, {}, {})
         finally:
-            self._tell(tier, len(_STAGES) - 1, 1.0)
+            self._notify(tier, len(_STAGES) - 1, 1.0)
             self._n_done += 1
 
     async def _measure(self, tier: Tier, label: str) -> TierFigures:
         if refused := read_switches().refuses(BackendType(tier)):
             return TierFigures(tier, label, refused, {}, {})
-        self._tell(tier, 0)
+        self._notify(tier, 0)
         began = perf_counter()
         async with await open_device(tier) as device:
             figures = {"open": _ms_since(began)}
             facts = _device_facts(device)
-            self._tell(tier, 1)
+            self._notify(tier, 1)
             figures |= await self._roofline(device, facts)
             figures |= await self._embeddings(device)
         return TierFigures(tier, label, "", facts, figures)
@@ -121,19 +121,19 @@ class _Bench:
     async def _embedded(self, device: Device) -> dict[str, Fact]:
         began = perf_counter()
 
-        def hear(progress: Progress) -> None:
+        def on_progress(progress: Progress) -> None:
             if progress.stage == "weights":
-                self._tell(device.tier, 2, progress.fraction)
+                self._notify(device.tier, 2, progress.fraction)
 
-        self._tell(device.tier, 2)
-        model = await device.load(self._model, progress=hear, fallbacks=False)
+        self._notify(device.tier, 2)
+        model = await device.load(self._model, progress=on_progress, fallbacks=False)
         async with model:
             if not isinstance(model, EmbeddingModel):
                 raise InputError("model", "a sentence encoder", model.name)
             load = _ms_since(began)
-            self._tell(device.tier, 3)
+            self._notify(device.tier, 3)
             one = await _timed(model, [_SENTENCE], self._n_warm)
-            self._tell(device.tier, 3, 0.5)
+            self._notify(device.tier, 3, 0.5)
             texts = [f"{_SENTENCE} Its number is {i}." for i in range(self._n_batch)]
             batch = await _timed(model, texts, self._n_warm)
         return {
@@ -160,7 +160,7 @@ class _Bench:
             return unknown(self._no_reference)
         return measured(max(abs(a - b) for a, b in zip(rows, self._reference, strict=True)))
 
-    def _tell(self, tier: str, stage: int, fraction: float = 0.0) -> None:
+    def _notify(self, tier: str, stage: int, fraction: float = 0.0) -> None:
         """Report how much of a tier's stage is done."""
         per_tier = len(_STAGES) * _PARTS
         done = self._n_done * per_tier + int((stage + fraction) * _PARTS)

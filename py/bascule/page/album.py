@@ -11,7 +11,7 @@ from bascule.base.arrays import Array, np
 from bascule.choosing.openers import OpenedTier
 from bascule.device.device import Device
 from bascule.errors import InputError
-from bascule.search.index import Found, Index
+from bascule.search.index import Index, SearchResult
 from bascule.tasks.classifications import probabilities
 from bascule.tasks.image_text import ImageTextModel
 from bascule.tasks.images import ImageModel
@@ -89,5 +89,5 @@ class Album:
         return row
 
 
-def _pairs(result: Found) -> list[tuple[str, float]]:
+def _pairs(result: SearchResult) -> list[tuple[str, float]]:
     return list(zip(result.keys, result.scores.tolist(), strict=True))

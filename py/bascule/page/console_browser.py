@@ -112,8 +112,8 @@ class ConsoleSession:
 
     async def open(self, pixels: Any, width: int, height: int) -> bool:
         """Pass a picture to sources as `opened`: RGBA, (height, width, 4) uint8."""
-        tell = self._tell_package
-        await loadPackagesFromImports("import numpy", messageCallback=tell, errorCallback=tell)
+        notify = self._show_package
+        await loadPackagesFromImports("import numpy", messageCallback=notify, errorCallback=notify)
         await need_numpy("a picture", "This Pyodide has no numpy.")
         flat = np.frombuffer(pixels.to_py(), np.uint8)
         self._names["opened"] = flat.reshape(height, width, 4).copy()
@@ -175,8 +175,8 @@ class ConsoleSession:
         code = self._console._compile(source, name, "exec")
         if code is None:
             raise SyntaxError("the source ends too early")
-        tell = self._tell_package
-        await loadPackagesFromImports(source, messageCallback=tell, errorCallback=tell)
+        notify = self._show_package
+        await loadPackagesFromImports(source, messageCallback=notify, errorCallback=notify)
         with self._console.redirect_streams():  # until a task has ended as well
             value = await self._console.runcode(source, code)
             return await value if isinstance(value, asyncio.Future) else value
@@ -190,7 +190,7 @@ class ConsoleSession:
             value = await read()  # what lies on a device
         self.display(value)
 
-    def _tell_package(self, message: str) -> None:
+    def _show_package(self, message: str) -> None:
         if not message.startswith("No new") and "already loaded" not in message:
             self._text("names", f"{message}\n")
 

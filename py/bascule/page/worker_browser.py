@@ -164,13 +164,13 @@ class PageSession:
         """
         model = self._model_of("transcribe", SpeechModel)
         chosen: Any = {**json.loads(options), "sample_rate": rate}
-        tell = _reporting(report)
-        async with model.stream_transcribe(samples, progress=tell, **chosen) as stream:
+        notify = _reporting(report)
+        async with model.stream_transcribe(samples, progress=notify, **chosen) as stream:
             async for segment in stream:
                 report_segment(json.dumps(segment.as_json()))
-        said = stream.result
-        files = {kind: said.formatted(kind) for kind in ("srt", "vtt")}
-        return json.dumps({**json.loads(said.formatted("json")), **files})
+        transcription = stream.result
+        files = {kind: transcription.formatted(kind) for kind in ("srt", "vtt")}
+        return json.dumps({**json.loads(transcription.formatted("json")), **files})
 
     @_as_answer
     async def pictures(self, action: str, options: str, pixels: Any) -> str:
@@ -191,8 +191,8 @@ class PageSession:
     async def tune(self, budget_s: float, report: Report) -> str:
         """Tune the device for the loaded model; reports as `load`."""
         model = self._loaded("tune")
-        tell = _reporting(report)
-        return json.dumps((await model.tune(budget_s, progress=tell)).as_json())
+        notify = _reporting(report)
+        return json.dumps((await model.tune(budget_s, progress=notify)).as_json())
 
     async def measure_tiers(
         self,

@@ -43,12 +43,12 @@ async def _recognized(
 ) -> Options:
     if isinstance(audio, Mapping):
         audio = _samples(audio, options)  # pyright: ignore[reportUnknownArgumentType]
-    said = await model.transcribe(audio, **options)
+    transcription = await model.transcribe(audio, **options)
     if not timed:
-        return {"text": said.text}
-    parts = [part for s in said.segments for part in (s.words if words else [s])]
+        return {"text": transcription.text}
+    parts = [part for s in transcription.segments for part in (s.words if words else [s])]
     chunks = [{"timestamp": (part.start, part.end), "text": part.text} for part in parts]
-    return {"text": said.text, "chunks": chunks}
+    return {"text": transcription.text, "chunks": chunks}
 
 
 def _samples(recording: Mapping[str, Any], options: Options) -> Any:

@@ -69,5 +69,5 @@ async def read_classifier(folder: Folder, family: EncoderFamily) -> ClassifierRe
     tokenizer, templates = await open_pair_tokenizer(
         data, settings.max_tokens, n_embeddings=config.vocabulary, folder=place
     )
-    folder.tell_tokenizer()
+    folder.notify_tokenizer()
     return ClassifierRecipe(settings, tokenizer, templates)

@@ -66,7 +66,7 @@ async def read_encoder(folder: Folder, family: EncoderFamily) -> EncoderRecipe |
     tokenizer = await open_tokenizer(
         data, encoder.max_tokens, n_embeddings=config.vocabulary, folder=place
     )
-    folder.tell_tokenizer()
+    folder.notify_tokenizer()
     return EncoderRecipe(encoder, tokenizer)
 
 

@@ -21,7 +21,7 @@ Tables: TypeAlias = dict[str, dict[str, TensorInfo]]
 
 
 @dataclass(frozen=True, slots=True)
-class Filling:
+class WeightFiller:
     """The source of a model's weights, and their store on a backend.
 
     With `parallel` two shards are fetched at a time.

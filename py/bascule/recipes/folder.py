@@ -52,7 +52,7 @@ class Folder:
     source: Source
     config: Mapping[str, Any]
     tokenizing: EarlyRead
-    tell: ProgressCallback
+    notify: ProgressCallback
     options: ModelOptions
     known_files: Collection[str] = ()
 
@@ -87,11 +87,11 @@ class Folder:
 
     async def tokenizer_json(self, *, lowercases: bool = False) -> bytes:
         """Await tokenizer.json, once the config is read; it may have to lowercase its texts."""
-        self.tell(Progress("config", 1, 1, "files"))
-        self.tell(Progress("tokenizer", 0, 1, "files"))
+        self.notify(Progress("config", 1, 1, "files"))
+        self.notify(Progress("tokenizer", 0, 1, "files"))
         data = await self.tokenizing
         return lowercased(data) if lowercases else data
 
-    def tell_tokenizer(self) -> None:
+    def notify_tokenizer(self) -> None:
         """Report that the tokenizer is ready."""
-        self.tell(Progress("tokenizer", 1, 1, "files"))
+        self.notify(Progress("tokenizer", 1, 1, "files"))

@@ -12,7 +12,7 @@ from bascule.errors import FileMissingError, ModelFileError, UnsupportedModelErr
 from bascule.models.family import ImageTextFamily
 from bascule.models.tensors import compare_tensors
 from bascule.program.program import Program
-from bascule.recipes.filling import Filling, Tables
+from bascule.recipes.filling import Tables, WeightFiller
 from bascule.recipes.folder import Folder
 from bascule.recipes.tables import all_tensors, read_tables
 from bascule.tasks.image_text import ImageTextModel
@@ -44,7 +44,7 @@ class ImageTextRecipe:
     def make(self, placement: Placement) -> ImageTextModel:
         return ImageTextModel(placement, self.settings, self.tokenizer)
 
-    async def fill(self, filling: Filling) -> QuantizationReport | None:
+    async def fill(self, filling: WeightFiller) -> QuantizationReport | None:
         tables = partial(_matrices, filling.source, self.settings.family)
         return await filling.from_folder(filling.stored(), tables, self.settings.weights)
 
@@ -78,7 +78,7 @@ async def read_image_text(folder: Folder, family: ImageTextFamily) -> ImageTextR
     tokenizer = await open_tokenizer(
         data, text.positions, n_embeddings=text.vocabulary, folder=folder.place
     )
-    folder.tell_tokenizer()
+    folder.notify_tokenizer()
     weights = folder.options.weights or "f32"
     settings = ImageTextSettings(family, config, processing, exp(scale), *bias, weights=weights)
     return ImageTextRecipe(settings, tokenizer)

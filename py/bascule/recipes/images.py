@@ -12,7 +12,7 @@ from bascule.models.family import ImageFamily
 from bascule.models.image.files import Sizes, as_matrices, linear_tensors
 from bascule.models.tensors import compare_tensors
 from bascule.program.program import Program
-from bascule.recipes.filling import Filling, Tables
+from bascule.recipes.filling import Tables, WeightFiller
 from bascule.recipes.folder import Folder
 from bascule.recipes.tables import all_tensors, read_tables
 from bascule.tasks.images import ImageModel, ImageModelSettings
@@ -36,7 +36,7 @@ class ImageRecipe:
     def make(self, placement: Placement) -> ImageModel:
         return ImageModel(placement, self.settings)
 
-    async def fill(self, filling: Filling) -> QuantizationReport | None:
+    async def fill(self, filling: WeightFiller) -> QuantizationReport | None:
         tables = partial(_matrices, filling.source, self.settings.family)
         return await filling.from_folder(filling.stored(), tables, self.settings.weights)
 
@@ -61,7 +61,7 @@ async def read_image_model(folder: Folder, family: ImageFamily) -> ImageRecipe:
     if classes is not None:
         expected += linear_tensors(family.labels, len(classes.labels), settings.label_features)
     compare_tensors(expected, result, family.ignored, folder.place)
-    folder.tell(Progress("config", 1, 1, "files"))
+    folder.notify(Progress("config", 1, 1, "files"))
     return ImageRecipe(settings)
 
 

@@ -24,7 +24,7 @@ from bascule.models.decoder.files import (
 from bascule.models.family import DecoderFamily
 from bascule.models.table import family_of_metadata
 from bascule.program.program import Program
-from bascule.recipes.filling import Filling
+from bascule.recipes.filling import WeightFiller
 from bascule.recipes.folder import Folder, ModelOptions
 from bascule.recipes.tables import all_tensors, named_in_folder, read_tables
 from bascule.tasks.language import LanguageModel, LanguageSettings
@@ -77,7 +77,7 @@ class GgufRecipe(LanguageRecipe):
     file: str
     header: GgufHeader
 
-    async def fill(self, filling: Filling) -> None:
+    async def fill(self, filling: WeightFiller) -> None:
         """See `Recipe`. A single file has nothing to fetch in parallel."""
         await load_gguf_weights(
             filling.source,
@@ -93,7 +93,7 @@ class GgufRecipe(LanguageRecipe):
 class FolderRecipe(LanguageRecipe):
     """A decoder in safetensors."""
 
-    async def fill(self, filling: Filling) -> QuantizationReport | None:
+    async def fill(self, filling: WeightFiller) -> QuantizationReport | None:
         family = self.settings.decoder.family
         named = [named_in_folder(parameter, family) for parameter in filling.parameters]
         tables = partial(read_tables, filling.source, family)
@@ -101,11 +101,11 @@ class FolderRecipe(LanguageRecipe):
 
 
 async def read_gguf_model(
-    source: Source, file: str, tell: ProgressCallback, options: ModelOptions
+    source: Source, file: str, notify: ProgressCallback, options: ModelOptions
 ) -> GgufRecipe:
     """Read a GGUF file's metadata; errors as `recipes.read_recipe`."""
     place = f"{source.location}/{file}"
-    tell(Progress("config", 0, 1, "files"))
+    notify(Progress("config", 0, 1, "files"))
     header = await read_gguf(source, file)
     types: dict[str, DType] = {t.name: dtype_of(t.type) for t in header.tensors.values()}
     table = header.tensors.get(TABLE)
@@ -115,12 +115,12 @@ async def read_gguf_model(
     read = family.architectures[architecture]
     config = read(header.metadata, types, table.shape[0], place)
     check_metadata_tensors(family, config, place)
-    tell(Progress("config", 1, 1, "files"))
-    tell(Progress("tokenizer", 0, 1, "files"))
+    notify(Progress("config", 1, 1, "files"))
+    notify(Progress("tokenizer", 0, 1, "files"))
     vocabulary = read_vocabulary(header.metadata, place)
     config = replace(config, factors=await _gguf_factors(source, file, header, config))
     settings = await _settings(Decoder(family, config), vocabulary, place, source.location)
-    tell(Progress("tokenizer", 1, 1, "files"))
+    notify(Progress("tokenizer", 1, 1, "files"))
     return GgufRecipe(settings, options, file, header)
 
 
@@ -132,7 +132,7 @@ async def read_language_folder(folder: Folder, family: DecoderFamily) -> FolderR
     config = with_types(family, config, folder.config, tensors, weights, place)
     vocabulary = read_folder_vocabulary(await _tokenizer_files(folder))
     settings = await _settings(Decoder(family, config), vocabulary, folder.place, folder.place)
-    folder.tell_tokenizer()
+    folder.notify_tokenizer()
     return FolderRecipe(settings, folder.options)
 
 

@@ -23,7 +23,7 @@ from bascule.models.family import (
 from bascule.models.table import family_of_config
 from bascule.program.program import Program
 from bascule.recipes.encoder import read_encoder
-from bascule.recipes.filling import Filling
+from bascule.recipes.filling import WeightFiller
 from bascule.recipes.folder import Folder, ModelOptions
 from bascule.recipes.image_text import read_image_text
 from bascule.recipes.images import read_image_model
@@ -52,7 +52,7 @@ class Recipe(Protocol):
         """Make the model there, without its weights."""
         ...
 
-    async def fill(self, filling: Filling) -> QuantizationReport | None:
+    async def fill(self, filling: WeightFiller) -> QuantizationReport | None:
         """Stream the weights into the store; return the report of quantizing, if any."""
         ...
 
@@ -71,7 +71,7 @@ _READERS: Mapping[type[Family], Callable[[Folder, Any], Awaitable[Recipe]]] = {
 async def read_recipe(
     source: Source,
     file: str | None,
-    tell: ProgressCallback,
+    notify: ProgressCallback,
     *,
     max_length: int | None = None,
     cache_dtype: CacheDType | None = None,
@@ -89,11 +89,11 @@ async def read_recipe(
     options = ModelOptions(max_length, cache_dtype, weights)
     if file is None:
         try:
-            return await _read_folder(source, tell, options, known_files)
+            return await _read_folder(source, notify, options, known_files)
         except FileMissingError as missing:
             # A folder of a GGUF file may contain the config.json of the model it was made from.
             if missing.location == f"{source.location}/config.json":
-                recipe = await read_voice(source, tell, options)
+                recipe = await read_voice(source, notify, options)
                 if recipe is not None:
                     return recipe
             if missing.location in (f"{source.location}/{f}" for f in ("config.json", WHOLE)):
@@ -104,21 +104,21 @@ async def read_recipe(
         result = f"{file}, whose weights are loaded in the blocks that it has"
         hint = "Load it as it is, or the same model in safetensors with quantize."
         raise InputError("quantize", "a model in safetensors", result, hint=hint)
-    return await read_gguf_model(source, file, tell, options)
+    return await read_gguf_model(source, file, notify, options)
 
 
 async def _read_folder(
-    source: Source, tell: ProgressCallback, options: ModelOptions, known_files: Collection[str]
+    source: Source, notify: ProgressCallback, options: ModelOptions, known_files: Collection[str]
 ) -> Recipe:
     """Read a folder by its config.json."""
-    tell(Progress("config", 0, 1, "files"))
+    notify(Progress("config", 0, 1, "files"))
     # Requested now, needed after the others: saves a round trip.
     tokenizing = EarlyRead(source, "tokenizer.json")
     try:
         place = f"{source.location}/config.json"
         config = json_object(await source.read("config.json"), place)
         family = family_of_config(config, place)
-        folder = Folder(source, config, tokenizing, tell, options, known_files)
+        folder = Folder(source, config, tokenizing, notify, options, known_files)
         return await _READERS[type(family)](folder, family)
     finally:
         await tokenizing.stop()

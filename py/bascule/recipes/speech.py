@@ -11,13 +11,13 @@ from bascule.models.family import SpeechFamily
 from bascule.models.speech.config import SpeechConfig
 from bascule.models.tensors import compare_tensors
 from bascule.program.program import Program
-from bascule.recipes.filling import Filling, Tables
+from bascule.recipes.filling import Tables, WeightFiller
 from bascule.recipes.folder import Folder
 from bascule.recipes.tables import all_tensors
 from bascule.tasks.loaded import Placement
 from bascule.tasks.speech import SpeechModel, SpeechSettings
 from bascule.tasks.speech_aligner import read_heads
-from bascule.tasks.speech_graph import Speech, speech_programs
+from bascule.tasks.speech_graph import SpeechSpec, speech_programs
 from bascule.tasks.speech_tokens import read_speech_tokens
 from bascule.text.folder_vocabulary import TokenizerFiles, read_folder_vocabulary
 from bascule.text.language import open_text_tokenizer
@@ -43,7 +43,7 @@ class SpeechRecipe:
     def make(self, placement: Placement) -> SpeechModel:
         return SpeechModel(placement, self.settings, cache_dtype=self.cache)
 
-    async def fill(self, filling: Filling) -> None:
+    async def fill(self, filling: WeightFiller) -> None:
         """See `Recipe`. Weights are never quantized."""
         await filling.from_folder(filling.stored(), partial(self.tables, filling.source))
 
@@ -69,9 +69,9 @@ async def read_speech(folder: Folder, family: SpeechFamily) -> SpeechRecipe:
     vocabulary = read_folder_vocabulary(TokenizerFiles(place, data, bare=True))
     tokens = read_speech_tokens(vocabulary, config.vocabulary, settings, place)
     tokenizer = await open_text_tokenizer(vocabulary, place)
-    folder.tell_tokenizer()
+    folder.notify_tokenizer()
     read = SpeechSettings(
-        Speech(family, config), tokenizer, tokens, read_heads(settings, config, place)
+        SpeechSpec(family, config), tokenizer, tokens, read_heads(settings, config, place)
     )
     return SpeechRecipe(read, folder.options.cache, tables)
 

@@ -28,7 +28,7 @@ from bascule.weights.stream import WHOLE
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-async def convert_speech(source: Source, target: Path, tell: ProgressCallback) -> None:
+async def convert_speech(source: Source, target: Path, notify: ProgressCallback) -> None:
     """Write the model of a CTranslate2 folder as a Hugging Face folder, which transformers reads.
 
     The folder appears only when it is complete. Weights keep their data types and are copied 4 MiB
@@ -57,7 +57,7 @@ async def convert_speech(source: Source, target: Path, tell: ProgressCallback) -
         return await source.read(MODEL_BIN, offset, count)
 
     def written(done: int, total: int) -> None:
-        tell(Progress("convert", done, total))
+        notify(Progress("convert", done, total))
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from bascule.errors import FileMissingError
 from bascule.models.encoder.files import plain_names
 from bascule.models.family import Family
 from bascule.program.program import Parameter, Program
-from bascule.recipes.filling import Filling, Tables
+from bascule.recipes.filling import Tables, WeightFiller
 from bascule.tasks.batched import BatchSettings
 from bascule.tasks.sentence_graph import Encoder
 from bascule.weights.quantized import QuantizationReport
@@ -53,7 +53,7 @@ class EncoderFolderRecipe:
     def programs(self) -> list[Program]:
         return self.settings.programs()
 
-    async def fill(self, filling: Filling) -> QuantizationReport | None:
+    async def fill(self, filling: WeightFiller) -> QuantizationReport | None:
         family = self.settings.encoder.family
         named = [named_in_folder(parameter, family) for parameter in filling.stored()]
         tables = partial(read_tables, filling.source, family, self.module_folders)

@@ -14,7 +14,7 @@ from bascule.models.family import TextToTextFamily
 from bascule.models.tensors import compare_tensors
 from bascule.models.text_to_text.config import MAX_TOKENS
 from bascule.program.program import Program
-from bascule.recipes.filling import Filling
+from bascule.recipes.filling import WeightFiller
 from bascule.recipes.folder import Folder
 from bascule.recipes.tables import all_tensors, read_tables
 from bascule.tasks.loaded import Placement
@@ -37,7 +37,7 @@ class TextToTextRecipe:
     def make(self, placement: Placement) -> TextToTextModel:
         return TextToTextModel(placement, self.settings)
 
-    async def fill(self, filling: Filling) -> QuantizationReport | None:
+    async def fill(self, filling: WeightFiller) -> QuantizationReport | None:
         tables = partial(read_tables, filling.source, self.settings.transformer.family)
         return await filling.from_folder(filling.parameters, tables, self.weights)
 
@@ -68,7 +68,7 @@ async def read_text_to_text(folder: Folder, family: TextToTextFamily) -> TextToT
     tokenizer = await open_piece_tokenizer(
         data, n_embeddings=config.vocabulary, ends=ends, place=where
     )
-    folder.tell_tokenizer()
+    folder.notify_tokenizer()
     transformer = Transformer(family, config, max_length or config.positions)
     return TextToTextRecipe(TextToTextSettings(transformer, tokenizer), options.weights)
 

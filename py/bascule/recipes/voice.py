@@ -11,7 +11,7 @@ from bascule.models.family import VoiceFamily
 from bascule.models.table import VOICE_FAMILIES
 from bascule.models.tensors import compare_tensors
 from bascule.program.program import Program
-from bascule.recipes.filling import Filling, Tables
+from bascule.recipes.filling import Tables, WeightFiller
 from bascule.recipes.folder import ModelOptions
 from bascule.tasks.loaded import Placement
 from bascule.tasks.voice import VoiceActivityModel, voice_programs
@@ -31,14 +31,14 @@ class VoiceRecipe:
     def make(self, placement: Placement) -> VoiceActivityModel:
         return VoiceActivityModel(placement, self.family)
 
-    async def fill(self, filling: Filling) -> None:
+    async def fill(self, filling: WeightFiller) -> None:
         """See `Recipe`. Weights are never quantized."""
         tables = partial(_matrices, filling.source, self.family)
         await filling.from_folder(filling.stored(), tables)
 
 
 async def read_voice(
-    source: Source, tell: ProgressCallback, options: ModelOptions
+    source: Source, notify: ProgressCallback, options: ModelOptions
 ) -> VoiceRecipe | None:
     """Read a folder without a config.json; None unless it has the file of such a model.
 
@@ -53,7 +53,7 @@ async def read_voice(
         place = f"{source.location}/{family.file}"
         options.check_unquantized("voice activity model", place)
         compare_tensors(family.tensors, tensors, family.ignored, place, settings="layout")
-        tell(Progress("config", 1, 1, "files"))
+        notify(Progress("config", 1, 1, "files"))
         return VoiceRecipe(family)
     return None
 

@@ -32,7 +32,7 @@ _MAX_KEY = 1 << 53  # whole numbers that JSON and JavaScript have
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """A search's result: `scores` float32 (n, k), best first, and the `keys` of those rows.
 
     For one query (C,) they have no first axis. k is smaller than requested if there are fewer rows.
@@ -137,7 +137,7 @@ class Index(Closing):
                 self._keys = set(self.keys)
         return len(gone)
 
-    async def search(self, queries: Any, k: int = 10) -> Found:
+    async def search(self, queries: Any, k: int = 10) -> SearchResult:
         """Return the k rows with the highest scores for each of the queries (n, dim), or one
         (dim,).
 
@@ -160,7 +160,7 @@ class Index(Closing):
                 part = slice(start, start + _QUERIES_AT_ONCE)
                 scores[part], places[part] = await self._best(rows[part], k)
             results = [[self._blocks.key(place) for place in row] for row in places.tolist()]
-        return Found(scores[0], results[0]) if one else Found(scores, results)
+        return SearchResult(scores[0], results[0]) if one else SearchResult(scores, results)
 
     async def save(self, name: str) -> int:
         """Write it to the cache under a name, replacing what was there; return the bytes.

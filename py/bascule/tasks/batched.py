@@ -20,7 +20,7 @@ from bascule.base.turns import CrossLoopLock
 from bascule.base.waiting import all_or_first_error
 from bascule.errors import InputError, NotFiniteError
 from bascule.program.program import Program
-from bascule.program.rewrites.registry import Fitting
+from bascule.program.rewrites.registry import LimitFitter
 from bascule.program.rewrites.rewrite import Limits
 from bascule.tasks.buckets import (
     BATCH_LIMITS,
@@ -273,7 +273,7 @@ class BatchedModel(LoadedModel):
             **self.device_stats,
         }
 
-    def _fit_to(self, fitting: Fitting, reason: str) -> None:
+    def _fit_to(self, fitting: LimitFitter, reason: str) -> None:
         super()._fit_to(fitting, reason)
         rows = max_rows(self._passes, fitting.limits)
         self._max_rows = min(rows, self._pass_limits.rows)

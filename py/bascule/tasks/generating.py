@@ -22,9 +22,9 @@ from bascule.tasks.loaded import (
     LoadedModel,
     ModelRun,
     Placement,
-    Reopened,
+    ReopenedDevice,
 )
-from bascule.tasks.options import Asked
+from bascule.tasks.options import GenerationRequest
 from bascule.tasks.streams import ResultStream
 from bascule.text.language import TokenDecoder
 from bascule.text.streaming import Detokeniser, StopStrings
@@ -51,16 +51,20 @@ class Generation:
     stats: dict[str, float] = field(default_factory=dict[str, float])
 
 
-class Writing:
+class GenerationBuilder:
     """Builds a generation from tokens: the text, up to an end or a stop string."""
 
     def __init__(
-        self, result: Generation, asked: Asked, text: Detokeniser, ends: Collection[int]
+        self,
+        result: Generation,
+        request: GenerationRequest,
+        text: Detokeniser,
+        ends: Collection[int],
     ) -> None:
-        self.result, self.asked = result, asked
+        self.result, self.request = result, request
         self.stats = GenerationStats(prompt_tokens=len(result.prompt_ids))
         self._text, self._ends = text, ends
-        self._stop = StopStrings(asked.stop)
+        self._stop = StopStrings(request.stop)
         self._called = perf_counter()
 
     def push(self, token: int) -> str:
@@ -143,7 +147,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
         self._totals["memory_retries"] = 0.0
 
     async def _read(
-        self, result: Generation, asked: Asked, stats: GenerationStats
+        self, result: Generation, request: GenerationRequest, stats: GenerationStats
     ) -> tuple[Executable, int, int]:
         """Write the prompt and the tokens of `result`, except the last, to the cache.
 
@@ -151,7 +155,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
         """
         raise NotImplementedError
 
-    def _move(self, reopened: Reopened) -> None:
+    def _move(self, reopened: ReopenedDevice) -> None:
         self._earlier_crossings = self._crossings
         super()._move(reopened)
         self._settle_in()
@@ -176,32 +180,32 @@ class GeneratingModel(LoadedModel, Generic[P]):
         return {**results, **self._totals, **self.device_stats}
 
     async def _pieces(
-        self, result: Generation, asked: Asked, text: Detokeniser
+        self, result: Generation, request: GenerationRequest, text: Detokeniser
     ) -> AsyncGenerator[str]:
         """Yield the pieces of one generation; `result` is complete when they end."""
-        writing = Writing(result, asked, text, self._ends)
+        builder = GenerationBuilder(result, request, text, self._ends)
         async with self._turn.turn():
             self._check_open("generate")
             began = self._crossings
-            pieces = self._written(writing)
+            pieces = self._written(builder)
             try:
                 async for piece in pieces:
                     yield piece
             finally:
                 await pieces.aclose()
-                self._note(result, writing.end(self._crossings - began))
+                self._note(result, builder.end(self._crossings - began))
 
-    async def _written(self, writing: Writing) -> AsyncGenerator[str]:
+    async def _written(self, builder: GenerationBuilder) -> AsyncGenerator[str]:
         """Yield the following pieces, from the passes over one text."""
-        result = writing.result
-        tokens = self._by_turns(self._tokens(result, writing.asked, writing.stats))
+        result = builder.result
+        tokens = self._by_turns(self._tokens(result, builder.request, builder.stats))
         try:
             async for token in tokens:
-                if piece := writing.push(token):
+                if piece := builder.push(token):
                     yield piece
                 if result.stop_reason:
                     break
-            if rest := writing.rest():
+            if rest := builder.rest():
                 yield rest
         finally:
             await tokens.aclose()
@@ -225,13 +229,13 @@ class GeneratingModel(LoadedModel, Generic[P]):
                         raise
 
     async def _tokens(
-        self, result: Generation, asked: Asked, stats: GenerationStats
+        self, result: Generation, request: GenerationRequest, stats: GenerationStats
     ) -> AsyncGenerator[int]:
         """Yield the new tokens; continue if the device is lost, or memory runs out."""
         in_vain = 0
         while True:
             n_before, backend = len(result.ids), self.backend
-            tokens = self._tokens_here(result, asked, stats)
+            tokens = self._tokens_here(result, request, stats)
             try:
                 async for token in tokens:
                     yield token
@@ -252,7 +256,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
                 await tokens.aclose()
 
     async def _tokens_here(
-        self, result: Generation, asked: Asked, stats: GenerationStats
+        self, result: Generation, request: GenerationRequest, stats: GenerationStats
     ) -> AsyncGenerator[int]:
         """Yield the tokens that follow those of `result`, on this device; sets the stop reason.
 
@@ -260,18 +264,18 @@ class GeneratingModel(LoadedModel, Generic[P]):
         """
         self._renew()
         crossings = self._crossings
-        executable, last, room = await self._read(result, asked, stats)
+        executable, last, room = await self._read(result, request, stats)
         stats.prompt_crossings += self._crossings - crossings
-        remaining = asked.max_new_tokens - len(result.ids)
+        remaining = request.max_new_tokens - len(result.ids)
         cache, start = self._cache, len(self._cache.ids)
         tokens = decode(
             cache,
             executable,
             last,
-            settings=asked.settings,
+            settings=request.settings,
             max_tokens=min(remaining, room),
-            slide=asked.slide,
-            pace=self._pace(asked.steps_in_flight),
+            slide=request.slide,
+            pace=self._pace(request.steps_in_flight),
             pause=self._pause_under_pressure,
             stats=stats,
         )

@@ -30,12 +30,12 @@ async def pull(name: str, *, force: bool = False, progress: ProgressCallback | N
     unknown name, SourceError if it cannot be fetched, SetupError if the cache folder cannot be
     used.
     """
-    tell = progress or (lambda _: None)
+    notify = progress or (lambda _: None)
     model = pullable(name)
     try:
         if model is None:
-            return await pull_repo(name, force=force, tell=tell)
-        return await _pull_known(model, force, tell)
+            return await pull_repo(name, force=force, notify=notify)
+        return await _pull_known(model, force, notify)
     except OSError as error:
         raise unusable(error) from None
 
@@ -50,9 +50,9 @@ async def pull_from(
     """
     model = known(name)
 
-    async def copy(fresh: Path, tell: ProgressCallback) -> None:
+    async def copy(fresh: Path, notify: ProgressCallback) -> None:
         for done, file in enumerate(model.files):
-            tell(Progress("copy", done, len(model.files), "files"))
+            notify(Progress("copy", done, len(model.files), "files"))
             await asyncio.to_thread(_copied, Path(folder) / file, fresh / file)
 
     try:
@@ -61,17 +61,17 @@ async def pull_from(
         raise unusable(error) from None
 
 
-async def _pull_known(model: KnownModel, force: bool, tell: ProgressCallback) -> Path:
+async def _pull_known(model: KnownModel, force: bool, notify: ProgressCallback) -> Path:
     home = models_folder() / model.name
     if not force and await asyncio.to_thread(_faults, home, model) == []:
         return home
-    return await _install(model, partial(_from_hub, model), tell)
+    return await _install(model, partial(_from_hub, model), notify)
 
 
 async def _install(
     model: KnownModel,
     fetch: Callable[[Path, ProgressCallback], Awaitable[None]],
-    tell: ProgressCallback,
+    notify: ProgressCallback,
 ) -> Path:
     """Fetch files and move them into the model's folder once all match the registry."""
     home = models_folder() / model.name
@@ -79,7 +79,7 @@ async def _install(
     # Beside its final place, so that the last step renames within one file system.
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=".pull-") as scratch:
         fresh = Path(scratch) / "model"
-        await fetch(fresh, tell)
+        await fetch(fresh, notify)
         if faults := await asyncio.to_thread(_faults, fresh, model):
             raise ModelFileError(model.name, f"what was fetched is not the model: {faults[0]}")
         # It may list files that no longer exist.
@@ -87,11 +87,11 @@ async def _install(
         for file in model.files:
             (home / file).parent.mkdir(parents=True, exist_ok=True)
             (fresh / file).replace(home / file)
-    tell(Progress("ready", 1, 1, "steps"))
+    notify(Progress("ready", 1, 1, "steps"))
     return home
 
 
-async def _from_hub(model: KnownModel, fresh: Path, tell: ProgressCallback) -> None:
+async def _from_hub(model: KnownModel, fresh: Path, notify: ProgressCallback) -> None:
     if not model.hub_repo:
         (file,) = model.files
         hint = (
@@ -101,7 +101,7 @@ async def _from_hub(model: KnownModel, fresh: Path, tell: ProgressCallback) -> N
         raise ModelNotFoundError(model.name, "no model hub has it", hint=hint)
     await hub_answers(model.hub_repo)
     for done, file in enumerate(sorted(model.files, key=_is_large)):
-        tell(Progress("hub", done, len(model.files), "files"))
+        notify(Progress("hub", done, len(model.files), "files"))
         theirs = model.hub_names.get(file, file)
         await fetch_file(model.hub_repo, model.hub_revision, HubFile(theirs), fresh)
         if theirs != file:

@@ -48,7 +48,7 @@ class HubFile:
     sha256: str = ""
 
 
-async def pull_repo(name: str, *, force: bool, tell: ProgressCallback) -> Path:
+async def pull_repo(name: str, *, force: bool, notify: ProgressCallback) -> Path:
     """Fetch OWNER/NAME or OWNER/NAME@REVISION from the hub unless it is there; return its folder.
 
     A pulled model stays at its commit unless `force` is set or another revision is requested.
@@ -62,7 +62,7 @@ async def pull_repo(name: str, *, force: bool, tell: ProgressCallback) -> Path:
         if not await asyncio.to_thread(damaged_files, home):
             return home
         revision = revision or str(_origin(home).get("commit", ""))
-    tell(Progress("hub", 0, 0))
+    notify(Progress("hub", 0, 0))
     await hub_answers(repo)
     commit, files = await _listed(repo, revision)
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -71,16 +71,16 @@ async def pull_repo(name: str, *, force: bool, tell: ProgressCallback) -> Path:
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=".pull-") as scratch:
         fresh = Path(scratch) / "model"
         for done, file in enumerate(files):
-            tell(Progress("hub", done, len(files), "files"))
+            notify(Progress("hub", done, len(files), "files"))
             await fetch_file(repo, commit, file, fresh)
         shutil.rmtree(fresh / ".cache", ignore_errors=True)  # the library's own notes
-        await write_manifest(fresh, 4, tell)
+        await write_manifest(fresh, 4, notify)
         origin = {"repo": repo, "revision": revision or "main", "commit": commit}
         write_whole(fresh / ORIGIN, (json.dumps(origin, indent=1) + "\n").encode(), mode=0o666)
         if home.exists():
             home.rename(Path(scratch) / "old")
         fresh.rename(home)
-    tell(Progress("ready", 1, 1, "steps"))
+    notify(Progress("ready", 1, 1, "steps"))
     return home
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bascule.base.dtypes import DType
 from bascule.models.family import ImageTextFamily
-from bascule.models.image.graph import Seeing
+from bascule.models.image.graph import ImageEncoderGraph
 from bascule.models.image_text.config import ImageTextConfig
 from bascule.models.image_text.graph import TextRecorder
 from bascule.program.compile import freeze
@@ -48,7 +48,7 @@ class ImageTextSettings:
         """Record pixels -> embeddings of length 1 (B, D)."""
         graph = Graph(f"{self.family.name} images")
         norm = normalization(self.processing)
-        to = Seeing(graph, self.config.image, batch, norm, self.weights)
+        to = ImageEncoderGraph(graph, self.config.image, batch, norm, self.weights)
         graph.output(self.family.encode_image(to, to.lengths(), self.config.dimension))
         return freeze(graph)
 

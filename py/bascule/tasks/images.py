@@ -13,7 +13,7 @@ from bascule.errors import InputError
 from bascule.models.encoder.classes import Classes
 from bascule.models.family import ImageFamily
 from bascule.models.image.config import ImageConfig
-from bascule.models.image.graph import Normalization, Seeing
+from bascule.models.image.graph import ImageEncoderGraph, Normalization
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Program
@@ -58,7 +58,7 @@ class ImageModelSettings:
         """Record pixels -> the class token's features (B, C), the patches' mean, logits (B, N)."""
         graph = Graph(f"{self.family.name} images")
         norm = normalization(self.processing)
-        to = Seeing(graph, self.config, batch, norm, self.weights)
+        to = ImageEncoderGraph(graph, self.config, batch, norm, self.weights)
         lengths = to.lengths()
         x = self.family.phases["image"](to, lengths)  # (B, T, C)
         token = graph.call("pool", x, lengths, kind="cls")

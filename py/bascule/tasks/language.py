@@ -36,7 +36,7 @@ from bascule.tasks.language_programs import (
     max_slots,
 )
 from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, Placement
-from bascule.tasks.options import Asked, StreamOptions, read_options
+from bascule.tasks.options import GenerationRequest, StreamOptions, read_options
 from bascule.tasks.proof import Sample
 from bascule.tasks.sampler import GREEDY, Sampling
 from bascule.text.chat import ChatTemplate
@@ -171,16 +171,16 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         self, ids: list[int], options: StreamOptions, *, answers: bool = False
     ) -> TextStream:
         """Continue tokens; with `answers` the output is a text of its own."""
-        asked = read_options(options)
-        if asked.slide and not self._settings.config.rotary:
+        request = read_options(options)
+        if request.slide and not self._settings.config.rotary:
             problem = f"'slide', and the model knows {self._settings.config.context:,} positions"
             raise InputError("overflow", "'error'", problem)
-        if len(ids) >= self.max_length and not asked.slide:
+        if len(ids) >= self.max_length and not request.slide:
             raise ContextLengthError(len(ids) + 1, self.max_length)
         result = Generation(ids)
         start = answers or not self.tokenizer.decode_bytes(ids)
         text = Detokeniser(self.tokenizer, start=start)
-        return TextStream(result, self._pieces(result, asked, text))
+        return TextStream(result, self._pieces(result, request, text))
 
     async def generate(
         self, prompt: str | Iterable[int], **options: Unpack[StreamOptions]
@@ -265,7 +265,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
             await self._programs.decode(sampling.head, window=False)
 
     async def _read(
-        self, result: Generation, asked: Asked, stats: GenerationStats
+        self, result: Generation, request: GenerationRequest, stats: GenerationStats
     ) -> tuple[Executable, int, int]:
         """See `GeneratingModel._read`: prefill, after what the cache already has."""
         cache, ids = self._cache, [*result.prompt_ids, *result.ids]
@@ -273,13 +273,13 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         stats.reused_tokens = stats.reused_tokens if result.ids else reused
 
         async def chunked(n_remaining: int) -> Any:
-            return await self._programs.prefill(n_remaining, window=asked.slide)
+            return await self._programs.prefill(n_remaining, window=request.slide)
 
         new = ids[len(cache.ids) : -1]
-        done, slide = self._backend.done, asked.slide
-        await prefill(cache, chunked, new, done=done, slide=slide, progress=asked.progress)
-        room = asked.max_new_tokens if slide else self.max_length - len(ids)
-        return await self._programs.decode(asked.sampling.head, window=slide), ids[-1], room
+        done, slide = self._backend.done, request.slide
+        await prefill(cache, chunked, new, done=done, slide=slide, progress=request.progress)
+        room = request.max_new_tokens if slide else self.max_length - len(ids)
+        return await self._programs.decode(request.sampling.head, window=slide), ids[-1], room
 
     def _prompt_ids(self, prompt: str | Iterable[int]) -> list[int]:
         if isinstance(prompt, str):

@@ -10,7 +10,7 @@ from bascule.errors import LimitError
 from bascule.models.decoder.graph import CacheDType
 from bascule.program.compile import freeze
 from bascule.program.program import Dim, Program, Value
-from bascule.program.rewrites.registry import Fitting
+from bascule.program.rewrites.registry import LimitFitter
 from bascule.tasks.language_graph import Decoder, Head, decoder_pass
 
 # Tokens of a prefill pass: limits how long a dispatch runs, and so how long a page is blocked.
@@ -32,7 +32,7 @@ def essential_programs(decoder: Decoder, max_length: int, cache: CacheDType) -> 
 
 
 def all_states(
-    decoder: Decoder, max_length: int, cache: CacheDType, fitting: Fitting
+    decoder: Decoder, max_length: int, cache: CacheDType, fitting: LimitFitter
 ) -> tuple[Value, ...]:
     """Return all states of any of the programs, as the device can hold them."""
     return fitting.fit(_program(decoder, max_length, cache, _Kind("sample", 1, False))).states
@@ -53,7 +53,7 @@ class LanguagePrograms:
     _states: StateStore
     _max_length: int
     _cache: CacheDType
-    _fitting: Fitting
+    _fitting: LimitFitter
     longest: int = PREFILL_LENGTHS[-1]
     _prepared: dict[_Kind, Executable] = field(default_factory=dict[_Kind, Executable])
     _unfit: dict[_Kind, LimitError] = field(default_factory=dict[_Kind, LimitError])

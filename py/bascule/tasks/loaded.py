@@ -30,8 +30,8 @@ from bascule.errors import (
 )
 from bascule.models.decoder.graph import CacheDType
 from bascule.program.program import Program
-from bascule.program.rewrites.registry import Fitting
-from bascule.program.rewrites.rewrite import Taken
+from bascule.program.rewrites.registry import LimitFitter
+from bascule.program.rewrites.rewrite import AppliedRewrite
 from bascule.tasks.proof import Proof, Prover, Sample
 from bascule.weights.quantized import QuantizationReport
 from bascule.weights.recorded import FilesRead
@@ -43,7 +43,7 @@ NO_MEMORY = (GpuOutOfMemoryError, MemoryError)
 
 
 # Gets the tier that ran, its passes, each with the share of its largest sizes, and seconds.
-Watch = Callable[[Tier, Sequence[tuple[Program, float]], float], Awaitable[None]]
+SpeedWatch = Callable[[Tier, Sequence[tuple[Program, float]], float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,13 @@ class Pressure(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reopened:
+class ReopenedDevice:
     """A device in place of a lost or rejected one, with the model's weights on it."""
 
     backend: Backend
     weights: WeightStore
     reason: str
-    fitting: Fitting
+    fitting: LimitFitter
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +105,12 @@ class Placement:
     backend: Backend
     weights: WeightStore
     reason: str
-    fitting: Fitting
+    fitting: LimitFitter
     owns_backend: bool
     on_close: Callable[[], None]
-    reopen: Callable[[Any], Awaitable[Reopened]]
+    reopen: Callable[[Any], Awaitable[ReopenedDevice]]
     prover: Prover | None = None
-    watch: Watch | None = None
+    watch: SpeedWatch | None = None
 
 
 class LoadedModel(Closing):
@@ -312,7 +312,7 @@ class LoadedModel(Closing):
         """Return the model's numbers for a sample's ids, as many as the sample has."""
         raise NotImplementedError
 
-    def _move(self, reopened: Reopened) -> None:
+    def _move(self, reopened: ReopenedDevice) -> None:
         backend = reopened.backend
         self._backend, self.weights, self._loading = backend, reopened.weights, None
         self._owns_backend = True
@@ -321,11 +321,11 @@ class LoadedModel(Closing):
         self._revivals += 1
 
     @property
-    def fallbacks(self) -> tuple[Taken, ...]:
+    def fallbacks(self) -> tuple[AppliedRewrite, ...]:
         """See `LoadedModel`; empty if the device holds everything unchanged."""
-        return self._fitting.taken
+        return self._fitting.applied
 
-    def _fit_to(self, fitting: Fitting, reason: str) -> None:
+    def _fit_to(self, fitting: LimitFitter, reason: str) -> None:
         self._fitting = fitting
         self.tier_reason = f"{reason}; {fitting.text}" if fitting.text else reason
 

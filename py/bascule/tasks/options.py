@@ -45,7 +45,7 @@ OPTIONS = tuple(StreamOptions.__annotations__)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class GenerationRequest:
     """One generation's checked options."""
 
     max_new_tokens: int
@@ -57,7 +57,7 @@ class Asked:
     progress: Callable[[int, int], None] | None
 
 
-def read_options(options: Mapping[str, Any]) -> Asked:
+def read_options(options: Mapping[str, Any]) -> GenerationRequest:
     """Check `StreamOptions`; InputError for an unknown or invalid one."""
     for name in options:
         if name not in OPTIONS:
@@ -70,7 +70,7 @@ def read_options(options: Mapping[str, Any]) -> Asked:
     if not (progress is None or callable(progress)):
         raise InputError("progress", "a function of (done, total)", described(progress))
     sampling = _sampling(chosen)
-    return Asked(
+    return GenerationRequest(
         _max(chosen),
         sampling,
         sampling.pack(),

@@ -24,8 +24,8 @@ from bascule.models.decoder.graph import CacheDType
 from bascule.program.program import Program
 from bascule.tasks.loaded import DEVICE_ERRORS, LoadedModel, Placement
 from bascule.tasks.speech_aligner import Heads
-from bascule.tasks.speech_graph import Speech, speech_programs
-from bascule.tasks.speech_options import Asked, TranscribeOptions, read_options
+from bascule.tasks.speech_graph import SpeechSpec, speech_programs
+from bascule.tasks.speech_options import TranscribeOptions, TranscriptionRequest, read_options
 from bascule.tasks.speech_rows import FIRST_SLOTS, RowPrograms, rows_program
 from bascule.tasks.speech_rules import kinds_of
 from bascule.tasks.speech_steps import COUNTERS, STAGES, DecoderSteps
@@ -40,14 +40,14 @@ from bascule.text.language import LanguageTokenizer
 _DEVICES_IN_VAIN = 2
 _WORK_MS = "transcribe_ms"
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechSettings:
     """The settings of a model's files."""
 
-    speech: Speech
+    speech: SpeechSpec
     tokenizer: LanguageTokenizer
     tokens: SpeechTokens
     heads: Heads
@@ -134,9 +134,9 @@ class SpeechModel(LoadedModel):
     ) -> SpeechStream:
         """Stream the segments of a recording as they are found; arguments as `transcribe`."""
         self._check_open("transcribe")
-        asked = read_options(options, self._settings.tokens)
+        request = read_options(options, self._settings.tokens)
         result = Transcription()
-        return SpeechStream(result, self._segments(audio, asked, result))
+        return SpeechStream(result, self._segments(audio, request, result))
 
     async def detect_language(
         self, audio: ArrayLike | str | PathLike[str] | bytes, *, sample_rate: int = RATE
@@ -150,24 +150,24 @@ class SpeechModel(LoadedModel):
         return await self._on_device(window, WindowDecoder.language)
 
     async def _segments(
-        self, audio: Any, asked: Asked, result: Transcription
+        self, audio: Any, request: TranscriptionRequest, result: Transcription
     ) -> AsyncGenerator[Segment]:
         """Yield the segments of one transcription; `result` is complete when they end."""
         began = perf_counter()
-        tell = asked.progress or (lambda _: None)
-        samples = await read_samples(audio, asked.sample_rate, RATE, "transcribe")
+        notify = request.progress or (lambda _: None)
+        samples = await read_samples(audio, request.sample_rate, RATE, "transcribe")
         result.duration = len(samples) / RATE
         longest, total = self._settings.speech.config.frames, max(1, len(samples) // STEP)
-        spans = await _active(samples[: STEP * total], asked.vad_filter)
-        result.language = asked.language or ""
+        spans = await _active(samples[: STEP * total], request.vad_filter)
+        result.language = request.language or ""
         if not spans:
-            tell(Progress("transcribe", 10 * total, 10 * total, "ms"))
+            notify(Progress("transcribe", 10 * total, 10 * total, "ms"))
         seek = 0
         while (window := next_window(spans, seek, longest)) is not None:
             self._check_open("transcribe")
             seek, frames = window[0], window[1] - window[0]
             sound = samples[STEP * seek : STEP * (seek + frames)]
-            work = partial(self._window, asked=asked, result=result, seek=seek, frames=frames)
+            work = partial(self._window, request=request, result=result, seek=seek, frames=frames)
             segments, ahead = await self._on_device(sound, work)
             seek += ahead
             result.segments += segments
@@ -175,7 +175,7 @@ class SpeechModel(LoadedModel):
             result.stats["windows"] = result.stats.get("windows", 0.0) + 1
             result.stats["work_s"] = perf_counter() - began
             done = min(seek, total) if next_window(spans, seek, longest) else total
-            tell(Progress("transcribe", 10 * done, 10 * total, "ms"))
+            notify(Progress("transcribe", 10 * done, 10 * total, "ms"))
             for segment in segments:
                 yield segment
         self._totals["audio_s"] += result.duration
@@ -185,26 +185,26 @@ class SpeechModel(LoadedModel):
         self,
         decoder: WindowDecoder,
         *,
-        asked: Asked,
+        request: TranscriptionRequest,
         result: Transcription,
         seek: int,
         frames: int,
     ) -> tuple[list[Segment], int]:
         if not result.language:
             result.language = (await decoder.language())[0]
-        heard = await decoder.decode(result.language, asked)
-        if decoder.is_silence(heard, asked):
+        decoded = await decoder.decode(result.language, request)
+        if decoder.is_silence(decoded, request):
             return [], frames
-        segments, ahead = decoder.segments(heard, seek, frames, asked)
-        if asked.word_timestamps:
+        segments, ahead = decoder.segments(decoded, seek, frames, request)
+        if request.word_timestamps:
             spoken = max((w.end for s in result.segments for w in s.words), default=0.0)
             language, span = result.language, (seek, frames)
-            segments = await decoder.with_words(segments, language, asked.task, span, spoken)
+            segments = await decoder.with_words(segments, language, request.task, span, spoken)
         return segments, ahead
 
     async def _on_device(
-        self, sound: Array, work: Callable[[WindowDecoder], Awaitable[Found]]
-    ) -> Found:
+        self, sound: Array, work: Callable[[WindowDecoder], Awaitable[Result]]
+    ) -> Result:
         """Encode one window, then run `work`, which needs the encoder's states; again on another
         device if this one is lost.
         """
@@ -231,12 +231,12 @@ class SpeechModel(LoadedModel):
     async def _encode(self, prepared: _Prepared, sound: Array) -> None:
         began = perf_counter()
         mel = await prepared.features.features(sound)
-        heard = perf_counter()
+        extracted = perf_counter()
         places = self._settings.speech.config.encoder.places
         lengths = memoryview(array("I", [places])).cast("B").cast("I", (1,))
         await prepared.encoder.submit({}, {"mel": mel, "lengths": lengths})
-        self._totals["features_ms"] += 1e3 * (heard - began)
-        self._totals["encoder_ms"] += 1e3 * (perf_counter() - heard)
+        self._totals["features_ms"] += 1e3 * (extracted - began)
+        self._totals["encoder_ms"] += 1e3 * (perf_counter() - extracted)
 
     def _decoder(self, prepared: _Prepared) -> WindowDecoder:
         def not_finite(where: str) -> NotFiniteError:

@@ -14,14 +14,14 @@ from bascule.program.program import Program
 
 
 @dataclass(frozen=True, slots=True)
-class Speech:
+class SpeechSpec:
     """A family's row, and the config of one of its models."""
 
     family: SpeechFamily
     config: SpeechConfig
 
 
-def speech_programs(speech: Speech, cache: CacheDType, times: int) -> list[Program]:
+def speech_programs(speech: SpeechSpec, cache: CacheDType, times: int) -> list[Program]:
     """Return the decoder step to logits, the encoder, and the step to the next token.
 
     The first two have every parameter. Ids from `times` on are timestamps.

@@ -56,7 +56,7 @@ OPTIONS = tuple(TranscribeOptions.__annotations__)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TranscriptionRequest:
     """One transcription's checked options; see `TranscribeOptions`."""
 
     sample_rate: int
@@ -66,9 +66,9 @@ class Asked:
     word_timestamps: bool
     vad_filter: bool | VoiceActivityModel
     temperatures: tuple[float, ...]
-    most_compressed: float
-    least_probable: float
-    most_silent: float
+    compression_ratio_threshold: float
+    log_probability_threshold: float
+    no_speech_threshold: float
     beam_size: int
     patience: float
     length_penalty: float
@@ -76,7 +76,7 @@ class Asked:
     progress: ProgressCallback | None
 
 
-def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> Asked:
+def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> TranscriptionRequest:
     """Check options; InputError for an unknown or invalid one."""
     for name in options:
         if name not in OPTIONS:
@@ -86,7 +86,7 @@ def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> Asked:
     progress: Any = chosen.get("progress")
     if not (progress is None or callable(progress)):
         raise InputError("progress", "a function of a Progress", described(progress))
-    return Asked(
+    return TranscriptionRequest(
         sample_rate=whole_number("sample_rate", chosen.get("sample_rate", RATE), 1),
         language=tokens.check_language(chosen.get("language")),
         task=tokens.check_task(
@@ -96,9 +96,9 @@ def read_options(options: Mapping[str, Any], tokens: SpeechTokens) -> Asked:
         word_timestamps=flag("word_timestamps", chosen.get("word_timestamps", False)),
         vad_filter=_vad_filter(chosen),
         temperatures=_temperatures(chosen.get("temperatures", _TEMPERATURES)),
-        most_compressed=_number(chosen, "compression_ratio_threshold", 2.4),
-        least_probable=_number(chosen, "log_probability_threshold", -1.0),
-        most_silent=_number(chosen, "no_speech_threshold", 0.6),
+        compression_ratio_threshold=_number(chosen, "compression_ratio_threshold", 2.4),
+        log_probability_threshold=_number(chosen, "log_probability_threshold", -1.0),
+        no_speech_threshold=_number(chosen, "no_speech_threshold", 0.6),
         beam_size=whole_number("beam_size", chosen.get("beam_size", 1), 1, MAX_BEAMS),
         patience=_positive(chosen, "patience"),
         length_penalty=_number(chosen, "length_penalty", 1.0),

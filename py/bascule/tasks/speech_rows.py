@@ -14,8 +14,8 @@ from bascule.models.speech.config import Rows
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Dim, Program
-from bascule.program.rewrites.registry import Fitting
-from bascule.tasks.speech_graph import Speech
+from bascule.program.rewrites.registry import LimitFitter
+from bascule.tasks.speech_graph import SpeechSpec
 
 # Initial slots of the states; they double. A search has at most this many beams.
 MAX_BEAMS = 16
@@ -34,7 +34,7 @@ class Row:
 
 
 def rows_program(
-    speech: Speech, cache: CacheDType, count: int, queries: tuple[int, ...]
+    speech: SpeechSpec, cache: CacheDType, count: int, queries: tuple[int, ...]
 ) -> Program:
     """Return the pass over `count` rows; outputs as `SpeechFamily.decode_rows`."""
     graph = Graph(f"rows {count}")
@@ -55,8 +55,8 @@ class RowPrograms:
         backend: Backend,
         weights: WeightStore,
         states: StateStore,
-        fitting: Fitting,
-        speech: Speech,
+        fitting: LimitFitter,
+        speech: SpeechSpec,
         cache: CacheDType,
     ) -> None:
         self.slots = FIRST_SLOTS

@@ -15,7 +15,7 @@ _NO_END = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
+class AllowedTokens:
     """Which ids may follow: [text_first, timestamps) and [times_first, times_end).
 
     `is_first`: it is the first token of its window.
@@ -31,7 +31,7 @@ class Allowed:
         return array("I", [self.text_first, self.times_first, self.times_end, self.is_first])
 
 
-def allowed_ids(ids: Sequence[int], tokens: SpeechTokens, *, timestamps: bool) -> Allowed:
+def allowed_ids(ids: Sequence[int], tokens: SpeechTokens, *, timestamps: bool) -> AllowedTokens:
     """Return which ids may follow the text `ids` of a window.
 
     Timestamps come in pairs (a segment's end follows its text, the start of the next follows that
@@ -39,19 +39,19 @@ def allowed_ids(ids: Sequence[int], tokens: SpeechTokens, *, timestamps: bool) -
     """
     first = tokens.timestamps
     if not timestamps:
-        return Allowed(0, first, first, not ids)
+        return AllowedTokens(0, first, first, not ids)
     if not ids:
-        return Allowed(first, first, first + _LATEST_FIRST + 1, True)
+        return AllowedTokens(first, first, first + _LATEST_FIRST + 1, True)
     last_is_time = ids[-1] >= first
     opened = len(ids) < 2 or ids[-2] >= first
     if last_is_time and opened:
-        return Allowed(0, first, first, False)
+        return AllowedTokens(0, first, first, False)
     times = [token for token in ids if token >= first]
     earliest = first
     if times:
         # A segment is not empty: its end is later than its start.
         earliest = times[-1] if last_is_time else times[-1] + 1
-    return Allowed(tokens.end if last_is_time else 0, earliest, _NO_END, False)
+    return AllowedTokens(tokens.end if last_is_time else 0, earliest, _NO_END, False)
 
 
 def kinds_of(tokens: SpeechTokens, vocabulary: int) -> array[int]:

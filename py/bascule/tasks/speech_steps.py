@@ -11,7 +11,7 @@ from time import perf_counter
 from bascule.backend.base import Executable, StateStore
 from bascule.base.arrays import Array, np
 from bascule.errors import NotFiniteError
-from bascule.tasks.speech_rules import Allowed
+from bascule.tasks.speech_rules import AllowedTokens
 
 # Names of the counters in `SpeechModel.stats`, and of the stages of a window.
 COUNTERS = ("decoder_steps", "logits_reads")
@@ -57,7 +57,7 @@ class DecoderSteps:
         self._note("prompt_ms", began)
 
     async def choose(
-        self, token: int, position: int, allowed: Allowed, *, stage: str = "decode_ms"
+        self, token: int, position: int, allowed: AllowedTokens, *, stage: str = "decode_ms"
     ) -> tuple[int, float]:
         """Return the most likely allowed token after a token, and its log probability.
 

@@ -13,7 +13,7 @@ from typing import Any
 from bascule.base.arrays import Array, np
 from bascule.tasks.speech_aligner import CHUNK, Aligner, Heads
 from bascule.tasks.speech_beams import Search, search_beams
-from bascule.tasks.speech_options import Asked
+from bascule.tasks.speech_options import TranscriptionRequest
 from bascule.tasks.speech_rows import RowDecoder, RowPrograms
 from bascule.tasks.speech_rules import allowed_ids, allowed_logits, log_softmax
 from bascule.tasks.speech_steps import DecoderSteps
@@ -30,7 +30,7 @@ _TURN = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class WindowTokens:
     """The tokens of one window, without the end."""
 
     ids: list[int]
@@ -69,29 +69,31 @@ class WindowDecoder:
         best = int(logs.argmax())
         return codes[best], exp(logs[best])
 
-    async def decode(self, language: str, asked: Asked) -> Heard:
+    async def decode(self, language: str, request: TranscriptionRequest) -> WindowTokens:
         """Return the tokens at the first temperature that gives a plausible text, else the last."""
-        result: Heard | None = None
-        for temperature in asked.temperatures:
-            result = await self._decode(language, asked, temperature)
-            repeats = result.compression_ratio > asked.most_compressed
-            improbable = result.mean_log_probability < asked.least_probable
-            if not (repeats or improbable) or self.is_silence(result, asked):
+        result: WindowTokens | None = None
+        for temperature in request.temperatures:
+            result = await self._decode(language, request, temperature)
+            repeats = result.compression_ratio > request.compression_ratio_threshold
+            improbable = result.mean_log_probability < request.log_probability_threshold
+            if not (repeats or improbable) or self.is_silence(result, request):
                 break
         assert result is not None  # there is at least one temperature
         return result
 
-    def is_silence(self, heard: Heard, asked: Asked) -> bool:
+    def is_silence(self, decoded: WindowTokens, request: TranscriptionRequest) -> bool:
         """Whether the window has no speech."""
-        improbable = heard.mean_log_probability < asked.least_probable
-        return heard.no_speech_probability > asked.most_silent and improbable
+        improbable = decoded.mean_log_probability < request.log_probability_threshold
+        return decoded.no_speech_probability > request.no_speech_threshold and improbable
 
-    async def _decode(self, language: str, asked: Asked, temperature: float) -> Heard:
-        tokens, timed = self._tokens, asked.timestamps
-        prompt = tokens.prompt(language, asked.task, timestamps=timed)
-        if asked.beam_size > 1 and not temperature > 0:
-            return await self._searched(prompt, asked)
-        random = np.random.default_rng((asked.seed, round(1000 * temperature)))
+    async def _decode(
+        self, language: str, request: TranscriptionRequest, temperature: float
+    ) -> WindowTokens:
+        tokens, timed = self._tokens, request.timestamps
+        prompt = tokens.prompt(language, request.task, timestamps=timed)
+        if request.beam_size > 1 and not temperature > 0:
+            return await self._searched(prompt, request)
+        random = np.random.default_rng((request.seed, round(1000 * temperature)))
         silent, first = await self._start(prompt)
         ids: list[int] = []
         total = 0.0
@@ -119,14 +121,16 @@ class WindowDecoder:
                 break
             if len(ids) % _TURN == 0:
                 await asyncio.sleep(0)
-        return self._heard(ids, total, silent, temperature)
+        return self._tokens_of_window(ids, total, silent, temperature)
 
-    async def _searched(self, prompt: list[int], asked: Asked) -> Heard:
+    async def _searched(self, prompt: list[int], request: TranscriptionRequest) -> WindowTokens:
         """Return the best of `asked.beam_size` texts."""
-        tokens, timed, totals = self._tokens, asked.timestamps, self.steps.totals
-        rows = RowDecoder(self._rows, asked.beam_size, (), self.steps.not_finite)
+        tokens, timed, totals = self._tokens, request.timestamps, self.steps.totals
+        rows = RowDecoder(self._rows, request.beam_size, (), self.steps.not_finite)
         max_tokens, end = self._max(prompt), tokens.end
-        search = Search(asked.beam_size, asked.patience, asked.length_penalty, end, max_tokens)
+        search = Search(
+            request.beam_size, request.patience, request.length_penalty, end, max_tokens
+        )
 
         def weigh(logits: Array, ids: Sequence[int]) -> Array:
             return log_softmax(allowed_logits(logits, ids, tokens, timestamps=timed))
@@ -136,16 +140,18 @@ class WindowDecoder:
         totals["decode_ms"] += 1e3 * (perf_counter() - began)
         totals["decoder_steps"] += rows.passes
         totals["logits_reads"] += rows.passes
-        return self._heard(list(best.ids), best.total, self._silence(logits), 0.0)
+        return self._tokens_of_window(list(best.ids), best.total, self._silence(logits), 0.0)
 
     def _max(self, prompt: list[int]) -> int:
         """Return the most tokens of a window's text: half of the positions are for a prompt."""
         return min(self._places // 2 - 1, self._places - len(prompt))
 
-    def _heard(self, ids: list[int], total: float, silent: float, temperature: float) -> Heard:
+    def _tokens_of_window(
+        self, ids: list[int], total: float, silent: float, temperature: float
+    ) -> WindowTokens:
         text = self.text_of(ids)
         mean = total / (len(ids) + 1)
-        return Heard(ids, text, mean, silent, _compression(text), temperature)
+        return WindowTokens(ids, text, mean, silent, _compression(text), temperature)
 
     async def _start(self, prompt: list[int]) -> tuple[float, Array | None]:
         """Read all of the prompt but its last token.
@@ -196,20 +202,20 @@ class WindowDecoder:
         return self._tokenizer.decode_bytes(ids).decode("utf-8", "replace")
 
     def segments(
-        self, heard: Heard, seek: int, frames: int, asked: Asked
+        self, decoded: WindowTokens, seek: int, frames: int, request: TranscriptionRequest
     ) -> tuple[list[Segment], int]:
         """Return a window's segments, and after how many frames the next one starts.
 
         The window has `frames` frames of sound, from frame `seek` of the recording.
         """
-        first, ids = self._tokens.timestamps, heard.ids
+        first, ids = self._tokens.timestamps, decoded.ids
         times = [token >= first for token in ids]
         cuts = [at for at in range(1, len(ids)) if times[at - 1] and times[at]]
         ends_whole = times[-2:] == [False, True]
-        if not (asked.timestamps and cuts):
+        if not (request.timestamps and cuts):
             stamps = [token for token in ids if token > first]
             length = min(TIME_FRAMES * (stamps[-1] - first), frames) if stamps else frames
-            return self._segment(heard, seek, (0, length), ids), frames
+            return self._segment(decoded, seek, (0, length), ids), frames
         if ends_whole:
             cuts.append(len(ids))
         results: list[Segment] = []
@@ -217,14 +223,14 @@ class WindowDecoder:
         for cut in cuts:
             piece = ids[last:cut]
             start, end = (TIME_FRAMES * (token - first) for token in (piece[0], piece[-1]))
-            results += self._segment(heard, seek, (start, end), piece)
+            results += self._segment(decoded, seek, (start, end), piece)
             last = cut
         ahead = frames if ends_whole else TIME_FRAMES * (ids[last - 1] - first)
         # The last end may be 0 s, but a window must end.
         return results, ahead or frames
 
     def _segment(
-        self, heard: Heard, seek: int, span: tuple[int, int], ids: list[int]
+        self, decoded: WindowTokens, seek: int, span: tuple[int, int], ids: list[int]
     ) -> list[Segment]:
         """Return one segment, none if it is empty; `span` are frames of the window."""
         text = self.text_of(ids)
@@ -237,10 +243,10 @@ class WindowDecoder:
                 end,
                 text,
                 tuple(ids),
-                heard.no_speech_probability,
-                heard.mean_log_probability,
-                heard.compression_ratio,
-                heard.temperature,
+                decoded.no_speech_probability,
+                decoded.mean_log_probability,
+                decoded.compression_ratio,
+                decoded.temperature,
             )
         ]
 

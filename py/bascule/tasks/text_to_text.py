@@ -17,14 +17,14 @@ from bascule.tasks.generating import (
     DEVICES_IN_VAIN,
     GeneratingModel,
     Generation,
+    GenerationBuilder,
     TextStream,
-    Writing,
     whole_text,
 )
 from bascule.tasks.generation import GenerationStats
 from bascule.tasks.kv_cache import PAGE, KvCache, whole_pages
 from bascule.tasks.loaded import DEVICE_ERRORS, NO_MEMORY, Placement
-from bascule.tasks.options import Asked, StreamOptions, read_options
+from bascule.tasks.options import GenerationRequest, StreamOptions, read_options
 from bascule.tasks.sampler import GREEDY, Sampling
 from bascule.tasks.text_to_text_programs import Transformer, TransformPrograms
 from bascule.tasks.text_to_text_rows import MAX_ROWS, next_token
@@ -77,8 +77,8 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         Options and errors as `LanguageModel.stream`, except `overflow`, which may only be "error".
         ContextLengthError for a text of more than `max_length` tokens; the answer ends there, too.
         """
-        result, asked = self._request(text, options)
-        return TextStream(result, self._pieces(result, asked, self._detokeniser()))
+        result, request = self._request(text, options)
+        return TextStream(result, self._pieces(result, request, self._detokeniser()))
 
     @overload
     async def generate(
@@ -117,20 +117,20 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
             if len(some) > 1:
                 await self._answer_all(some)
             else:
-                ((result, asked),) = some
+                ((result, request),) = some
                 await whole_text(
-                    TextStream(result, self._pieces(result, asked, self._detokeniser()))
+                    TextStream(result, self._pieces(result, request, self._detokeniser()))
                 )
         return [result for result, _ in requests]
 
-    def _request(self, text: str, options: StreamOptions) -> tuple[Generation, Asked]:
+    def _request(self, text: str, options: StreamOptions) -> tuple[Generation, GenerationRequest]:
         """Check a text and its options."""
         self._check_open("generate")
         chosen = any(options.get(name) is not None for name in _CHOICES)
-        asked = read_options(options if chosen else {**options, "sampling": GREEDY})
-        if asked.slide:
+        request = read_options(options if chosen else {**options, "sampling": GREEDY})
+        if request.slide:
             raise InputError("overflow", "'error'", "'slide', and no context slides here")
-        return Generation(self._source_ids(text)), asked
+        return Generation(self._source_ids(text)), request
 
     def _detokeniser(self) -> Detokeniser:
         return Detokeniser(self.tokenizer, start=True)
@@ -201,24 +201,24 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         self._cache.set_position(at, 1)
 
     async def _read(
-        self, result: Generation, asked: Asked, stats: GenerationStats
+        self, result: Generation, request: GenerationRequest, stats: GenerationStats
     ) -> tuple[Executable, int, int]:
         cache = self._cache
         await self._read_source(result.prompt_ids)
-        if asked.progress is not None:
-            asked.progress(len(result.prompt_ids), len(result.prompt_ids))
+        if request.progress is not None:
+            request.progress(len(result.prompt_ids), len(result.prompt_ids))
         ids = [self._transformer.config.start, *result.ids]
         await cache.reserve(len(ids), slide=False)
-        executable = await self._programs.target(asked.sampling.head)
+        executable = await self._programs.target(request.sampling.head)
         for at, token in enumerate(ids[:-1]):  # those that another device gave
             self._place(at, token)
             await executable.submit(cache.sizes, {})
         cache.ids[:] = ids[:-1]
         return executable, ids[-1], self.max_length - len(ids)
 
-    async def _answer_all(self, requests: Sequence[tuple[Generation, Asked]]) -> None:
+    async def _answer_all(self, requests: Sequence[tuple[Generation, GenerationRequest]]) -> None:
         """Answer several texts at once."""
-        writings = [Writing(*each, self._detokeniser(), self._ends) for each in requests]
+        writings = [GenerationBuilder(*each, self._detokeniser(), self._ends) for each in requests]
         async with self._turn.turn():
             self._check_open("generate")
             began = self._crossings
@@ -226,10 +226,10 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
                 await self._answered(writings)
             finally:
                 crossings = (self._crossings - began) // len(writings)
-                for writing in writings:
-                    self._note(writing.result, writing.end(crossings))
+                for builder in writings:
+                    self._note(builder.result, builder.end(crossings))
 
-    async def _answered(self, writings: Sequence[Writing]) -> None:
+    async def _answered(self, writings: Sequence[GenerationBuilder]) -> None:
         """Answer texts; if the device is lost, continue after the tokens given; if memory runs out,
         one text after the other.
         """
@@ -247,47 +247,47 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
             except NO_MEMORY:
                 self._relieve()
                 break
-        for writing in writings:
-            if not writing.result.stop_reason:
-                async for _ in self._written(writing):
+        for builder in writings:
+            if not builder.result.stop_reason:
+                async for _ in self._written(builder):
                     pass
 
-    async def _answered_here(self, writings: Sequence[Writing]) -> None:
+    async def _answered_here(self, writings: Sequence[GenerationBuilder]) -> None:
         """Answer texts on this device; all unfinished targets have the same number of tokens."""
         start = self._transformer.config.start
         async with self._device.turn():
             with self._while_open():
                 self._renew()
-                sources = [writing.result.prompt_ids for writing in writings]
+                sources = [builder.result.prompt_ids for builder in writings]
                 passes = await self._programs.rows(sources)
                 await passes.read_sources(sources)
-        for writing in writings:
-            n_tokens = len(writing.result.prompt_ids)
-            if writing.asked.progress is not None and not writing.result.ids:
-                writing.asked.progress(n_tokens, n_tokens)
+        for builder in writings:
+            n_tokens = len(builder.result.prompt_ids)
+            if builder.request.progress is not None and not builder.result.ids:
+                builder.request.progress(n_tokens, n_tokens)
         at = 0
-        while any(not writing.result.stop_reason for writing in writings):
+        while any(not builder.result.stop_reason for builder in writings):
             await self._pause_under_pressure()
-            targets = [[start, *writing.result.ids] for writing in writings]
+            targets = [[start, *builder.result.ids] for builder in writings]
             tokens = [target[at] if at < len(target) else start for target in targets]
             async with self._device.turn():
                 with self._while_open():
                     rows = await passes.step(at, tokens)
             at += 1
-            for writing, target, logits in zip(writings, targets, rows, strict=True):
-                if at == len(target) and not writing.result.stop_reason:
-                    self._take(writing, next_token(logits, target, writing.asked), at)
+            for builder, target, logits in zip(writings, targets, rows, strict=True):
+                if at == len(target) and not builder.result.stop_reason:
+                    self._take(builder, next_token(logits, target, builder.request), at)
 
-    def _take(self, writing: Writing, token: int, at: int) -> None:
+    def _take(self, builder: GenerationBuilder, token: int, at: int) -> None:
         """Add the token at that position; NotFiniteError if its logits are not finite."""
         if token == NOT_A_TOKEN:
             raise NotFiniteError(self.name, f"a logit after token {at - 1}", self.tier)
-        result, max_new_tokens = writing.result, writing.asked.max_new_tokens
-        writing.push(token)
+        result, max_new_tokens = builder.result, builder.request.max_new_tokens
+        builder.push(token)
         if not result.stop_reason and len(result.ids) == min(max_new_tokens, self.max_length - 1):
             result.stop_reason = "length" if len(result.ids) == max_new_tokens else "context"
         if result.stop_reason:
-            writing.rest()
+            builder.rest()
 
     async def _prepare(self) -> None:
         """Prepare the programs of a first generation."""
@@ -299,5 +299,5 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         self._programs.close()
 
 
-def _n_tokens(writings: Iterable[Writing]) -> int:
-    return sum(len(writing.result.ids) for writing in writings)
+def _n_tokens(writings: Iterable[GenerationBuilder]) -> int:
+    return sum(len(builder.result.ids) for builder in writings)

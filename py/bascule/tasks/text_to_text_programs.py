@@ -15,7 +15,7 @@ from bascule.models.text_to_text.rows import TextRows
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
 from bascule.program.program import Dim, Program, Value
-from bascule.program.rewrites.registry import Fitting
+from bascule.program.rewrites.registry import LimitFitter
 from bascule.tasks.kv_cache import whole_pages
 from bascule.tasks.language_graph import Head, record_head
 from bascule.tasks.text_to_text_rows import RowPasses, texts_shape
@@ -70,7 +70,7 @@ class Transformer:
         heads: tuple[Head, ...] = ("argmax", "sample")
         return [self.source(self.lengths()[0], states=False), *map(self.target, heads)]
 
-    def states(self, fitting: Fitting) -> list[Value]:
+    def states(self, fitting: LimitFitter) -> list[Value]:
         """Return all states of any of the programs, as the device can hold them."""
         programs = [self.source(self.lengths()[0], states=False), self.target("sample")]
         return list({v.name: v for p in programs for v in fitting.fit(p).states}.values())
@@ -97,7 +97,7 @@ class TransformPrograms:
         transformer: Transformer,
         weights: WeightStore,
         states: StateStore,
-        fitting: Fitting,
+        fitting: LimitFitter,
     ) -> None:
         self._backend = backend
         self._transformer = transformer

@@ -16,7 +16,7 @@ from bascule.models.text_to_text.rows import (
 )
 from bascule.program.ops.sampling import argmax_token, penalise, sample_token
 from bascule.program.program import Dim, Program
-from bascule.tasks.options import Asked
+from bascule.tasks.options import GenerationRequest
 
 # The most texts of a pass.
 MAX_ROWS = 8
@@ -97,11 +97,11 @@ class RowPasses:
         self._states.close()
 
 
-def next_token(logits: Array, ids: Sequence[int], asked: Asked) -> int:
+def next_token(logits: Array, ids: Sequence[int], request: GenerationRequest) -> int:
     """Return the token that follows `ids` by logits (V), or NOT_A_TOKEN: as the ops choose it."""
     row, tokens = logits[None], np.array([*ids, 0], np.uint32)
     position = np.array([len(ids) - 1], np.uint32)
-    settings, head = np.frombuffer(asked.settings, np.uint32), asked.sampling.head
+    settings, head = np.frombuffer(request.settings, np.uint32), request.sampling.head
     if head == "argmax":
         return int(argmax_token(row, tokens, position)[0])
     if head == "penalised":

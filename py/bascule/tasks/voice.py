@@ -106,7 +106,7 @@ class VoiceActivityModel(LoadedModel):
         return await read_samples(audio, sample_rate, RATE, verb)
 
     async def _detect(self, samples: Array, progress: ProgressCallback | None) -> Array:
-        began, tell = perf_counter(), progress or (lambda _: None)
+        began, notify = perf_counter(), progress or (lambda _: None)
         per_window = self._family.windows.samples
         total = -(-len(samples) // per_window)
         state = np.zeros(self._family.state, np.float32)
@@ -120,7 +120,7 @@ class VoiceActivityModel(LoadedModel):
             logits, state = await self._on_device(frames, state, count)
             results.append(1 / (1 + np.exp(-np.maximum(logits, -80))))
             done += count
-            tell(Progress("detect", _ms(done * per_window), _ms(total * per_window), "ms"))
+            notify(Progress("detect", _ms(done * per_window), _ms(total * per_window), "ms"))
             await asyncio.sleep(0)
         self._totals["windows"] += total
         self._totals["audio_s"] += len(samples) / RATE

@@ -9,7 +9,7 @@ from typing import Protocol
 from bascule.base.arguments import token_ids
 from bascule.errors import InputError
 from bascule.text import Tokenizer, check_unicode, open_made
-from bascule.text.spaced import Pieces, Spaced
+from bascule.text.spaced import Pieces, SpacedPieces
 from bascule.text.token_finder import TokenCutter
 from bascule.text.vocabulary import BYTE_OF, Vocabulary
 
@@ -58,7 +58,7 @@ class LanguageTokenizer:
         self._silent = frozenset(vocabulary.control.values())
         self._raw = frozenset(vocabulary.user_defined.values()) | self._silent | vocabulary.unused
         self._bytes: dict[int, bytes] = {}
-        spaced = vocabulary.pre if isinstance(vocabulary.pre, Spaced) else None
+        spaced = vocabulary.pre if isinstance(vocabulary.pre, SpacedPieces) else None
         self._spaced = spaced
         self.strips = spaced is not None and spaced.stripped
         self._pieces = spaced and Pieces(

@@ -21,7 +21,7 @@ BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 
 @dataclass(frozen=True, slots=True)
-class Spaced:
+class SpacedPieces:
     """How texts become pieces for the model, and what decoding drops.
 
     A space is added before the `first` of the texts around tokens, `always`, or `never`; with
@@ -96,7 +96,7 @@ class Pieces:
 
     def __init__(
         self,
-        spaced: Spaced,
+        spaced: SpacedPieces,
         tokens: Sequence[str],
         cutter: TokenCutter,
         left_out: frozenset[int],

@@ -9,7 +9,7 @@ from typing import Any
 
 from bascule.errors import ModelFileError
 from bascule.text.pretokenizers import UnknownCut, kind_of, steps_of
-from bascule.text.spaced import BYTES, SPACE, Prefix, Spaced
+from bascule.text.spaced import BYTES, SPACE, Prefix, SpacedPieces
 
 _TO_SPACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 _FROM_SPACE = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
@@ -28,7 +28,7 @@ def is_spaced(config: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
 
 def spaced_of(
     config: Mapping[str, Any], model: Mapping[str, Any], tokens: Sequence[str], place: str
-) -> Spaced:
+) -> SpacedPieces:
     """Read the steps and the model; ModelFileError, and UnknownCut for an unknown step."""
     result = _texts(config)
     to_bytes = _flag(model, "byte_fallback", place)
@@ -85,7 +85,7 @@ def _flag(config: Mapping[str, Any], key: str, place: str) -> bool:
     return value
 
 
-def _texts(config: Mapping[str, Any]) -> Spaced:
+def _texts(config: Mapping[str, Any]) -> SpacedPieces:
     """Return how texts are written for the model."""
     prefix: Prefix = "never"
     replaced = False
@@ -99,14 +99,14 @@ def _texts(config: Mapping[str, Any]) -> Spaced:
     cuts = steps_of(config.get("pre_tokenizer"), "pretokenizers")
     match cuts:
         case [] if replaced:
-            return Spaced(prefix)
+            return SpacedPieces(prefix)
         case [{"type": "Split", **rest}] if replaced:
             if {"type": "Split", **rest, "invert": False} == {**_NO_SPLIT, "invert": False}:
-                return Spaced(prefix)
+                return SpacedPieces(prefix)
         case [{"type": "Metaspace", **rest}] if prefix == "never":
             if rest.get("replacement") == SPACE and rest.get("str_rep", SPACE) == SPACE:
                 splits = rest.get("split", True) is not False
-                return Spaced(_scheme(rest), once=True, splits=splits)
+                return SpacedPieces(_scheme(rest), once=True, splits=splits)
         case _:
             pass
     raise UnknownCut(f"its words are cut by {str(cuts)[:80]}")

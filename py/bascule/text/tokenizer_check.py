@@ -19,8 +19,8 @@ from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.text.pairs import Templates
 from bascule.text.tokenizer_steps import (
     MAX_WIDTH,
+    InvalidStep,
     UnknownStep,
-    UnsoundStep,
     checked_decoder,
     checked_normalizer,
     checked_pretokenizer,
@@ -76,7 +76,7 @@ def check_tokenizer(data: bytes, place: str) -> CheckedTokenizer:
             "decoder": checked_decoder(config.get("decoder")),
             "model": model,
         }
-    except UnsoundStep as fault:
+    except InvalidStep as fault:
         raise ModelFileError(place, f"{fault}") from None
     except UnknownStep as unknown:
         problem = f"its tokenizer has {unknown}, which sentence encoders do not have"
@@ -88,7 +88,7 @@ def check_tokenizer(data: bytes, place: str) -> CheckedTokenizer:
 def _model(value: object) -> tuple[Model, dict[str, int]]:
     """Return the model, and the ids of its tokens."""
     if not isinstance(value, dict):
-        raise UnsoundStep("it has no model")
+        raise InvalidStep("it has no model")
     kind = value.get("type", "BPE" if "merges" in value else "WordPiece")  # as in older files
     read = _MODELS.get(kind) if isinstance(kind, str) else None
     if read is None:
@@ -101,10 +101,10 @@ def _word_piece(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
     ids = _vocab(config, minimum=0)
     unknown, max_chars = config.get("unk_token"), config.get("max_input_chars_per_word", 100)
     if not isinstance(unknown, str) or unknown not in ids:
-        raise UnsoundStep(f"its token for unknown words, {str(unknown)[:40]!r}, is not a token")
+        raise InvalidStep(f"its token for unknown words, {str(unknown)[:40]!r}, is not a token")
     if type(max_chars) is not int or not 1 <= max_chars <= _MAX_WORD:
         result = str(max_chars)[:40]
-        raise UnsoundStep(f"its max_input_chars_per_word is {result}, not 1 to {_MAX_WORD}")
+        raise InvalidStep(f"its max_input_chars_per_word is {result}, not 1 to {_MAX_WORD}")
     prefix = text(0, MAX_WIDTH)(config.get("continuing_subword_prefix", "##"))
     rest = {"continuing_subword_prefix": prefix, "max_input_chars_per_word": max_chars}
     return {"unk_token": unknown, **rest, "vocab": ids}, ids
@@ -119,10 +119,10 @@ def _bpe(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
     suffix = None if suffix is None else text(0, MAX_WIDTH)(suffix) or None
     unknown = config.get("unk_token")
     if unknown is not None and (not isinstance(unknown, str) or unknown not in ids):
-        raise UnsoundStep(f"its token for unknown text, {str(unknown)[:40]!r}, is not a token")
+        raise InvalidStep(f"its token for unknown text, {str(unknown)[:40]!r}, is not a token")
     merges = config.get("merges")
     if not isinstance(merges, list):
-        raise UnsoundStep("its model has no merges")
+        raise InvalidStep("its model has no merges")
     flags = {name: flag(config.get(name, False)) for name in ("fuse_unk", "byte_fallback")}
     flags["ignore_merges"] = flag(config.get("ignore_merges", False))
     pairs = [_merge(each, ids) for each in merges]
@@ -135,15 +135,15 @@ def _merge(merge: object, ids: Mapping[str, int]) -> list[str]:
         case [str(left), str(right)] if left in ids and right in ids and left + right in ids:
             return [left, right]
         case _:
-            raise UnsoundStep(f"its merge {str(merge)[:80]} is not of two tokens that make a third")
+            raise InvalidStep(f"its merge {str(merge)[:80]} is not of two tokens that make a third")
 
 
 def _unigram(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
     vocab, unknown = config.get("vocab"), config.get("unk_id")
     if not isinstance(vocab, list) or not 1 <= len(vocab) <= MAX_TOKENS:
-        raise UnsoundStep(f"its vocab is not a list of 1 to {MAX_TOKENS:,} tokens")
+        raise InvalidStep(f"its vocab is not a list of 1 to {MAX_TOKENS:,} tokens")
     if type(unknown) is not int or not 0 <= unknown < len(vocab):
-        raise UnsoundStep(f"its unk_id is {str(unknown)[:40]}, which is not a token")
+        raise InvalidStep(f"its unk_id is {str(unknown)[:40]}, which is not a token")
     pairs: list[tuple[str, float]] = []
     ids: dict[str, int] = {}
     for index, each in enumerate(vocab):
@@ -151,10 +151,10 @@ def _unigram(config: Mapping[str, Any]) -> tuple[Model, dict[str, int]]:
             case [str(token), int() | float() as score] if isfinite(score):
                 pairs.append((_token(token, minimum=1), float(score)))
             case _:
-                raise UnsoundStep(f"{str(each)[:80]} is not a token with its score")
+                raise InvalidStep(f"{str(each)[:80]} is not a token with its score")
         ids[token] = index
     if len(ids) < len(vocab):
-        raise UnsoundStep("a token occurs twice in its vocab")
+        raise InvalidStep("a token occurs twice in its vocab")
     fallback = flag(config.get("byte_fallback", False))
     return {"unk_id": unknown, "byte_fallback": fallback, "vocab": pairs}, ids
 
@@ -167,42 +167,42 @@ _MODELS: Mapping[str, Callable[[Mapping[str, Any]], tuple[Model, dict[str, int]]
 def _vocab(config: Mapping[str, Any], *, minimum: int) -> dict[str, int]:
     vocab = config.get("vocab")
     if not isinstance(vocab, dict) or not vocab:
-        raise UnsoundStep("its model has no vocab")
+        raise InvalidStep("its model has no vocab")
     ids = {_token(token, minimum=minimum): _id(number) for token, number in vocab.items()}
     if len(set(ids.values())) < len(ids):
-        raise UnsoundStep("two tokens have one id")
+        raise InvalidStep("two tokens have one id")
     return ids
 
 
 def _token(token: str, *, minimum: int) -> str:
     if not minimum <= len(token) <= _MAX_TOKEN_LENGTH:
-        raise UnsoundStep(f"a token has {len(token):,} characters, not 1 to {_MAX_TOKEN_LENGTH}")
+        raise InvalidStep(f"a token has {len(token):,} characters, not 1 to {_MAX_TOKEN_LENGTH}")
     return token
 
 
 def _id(number: object) -> int:
     if type(number) is not int or not 0 <= number < MAX_TOKENS:
         result = str(number)[:40]
-        raise UnsoundStep(f"a token has the id {result}, expected a number below {MAX_TOKENS:,}")
+        raise InvalidStep(f"a token has the id {result}, expected a number below {MAX_TOKENS:,}")
     return number
 
 
 def _added_tokens(tokens: object, ids: dict[str, int]) -> list[dict[str, Any]]:
     """Return the added tokens, and add their ids to `ids`."""
     if not isinstance(tokens, list | None) or len(tokens or []) > _MAX_ADDED:
-        raise UnsoundStep(f"its added_tokens are not a list of at most {_MAX_ADDED:,}")
+        raise InvalidStep(f"its added_tokens are not a list of at most {_MAX_ADDED:,}")
     by_id = {number: token for token, number in ids.items()}
     results: list[dict[str, Any]] = []
     for each in tokens or []:
         if not isinstance(each, dict):
-            raise UnsoundStep("one of its added_tokens is not an object")
+            raise InvalidStep("one of its added_tokens is not an object")
         content, number = text(1, _MAX_ADDED_LENGTH)(each.get("content")), _id(each.get("id"))
         if ids.get(content, number) != number or by_id.get(number, content) != content:
-            raise UnsoundStep(f"its added token {content[:40]!r} has another id: {number:,}")
+            raise InvalidStep(f"its added token {content[:40]!r} has another id: {number:,}")
         ids[content], by_id[number] = number, content
         flags = {name: flag(each.get(name, False)) for name in _ADDED_FLAGS}
         results.append({"id": number, "content": content, **flags})
     if sum(len(each["content"]) for each in results) > _MAX_ADDED_CHARACTERS:
         limit = f"{_MAX_ADDED_CHARACTERS:,}"
-        raise UnsoundStep(f"its added tokens have more than {limit} characters together")
+        raise InvalidStep(f"its added tokens have more than {limit} characters together")
     return results

@@ -31,7 +31,7 @@ Check = Callable[[object], Any]
 Steps = list[dict[str, Any]]
 
 
-class UnsoundStep(Exception):
+class InvalidStep(Exception):
     """A step is damaged or hostile; the message says how."""
 
 
@@ -42,7 +42,7 @@ class UnknownStep(Exception):
 def flag(value: object) -> bool:
     """Return a boolean."""
     if not isinstance(value, bool):
-        raise UnsoundStep(f"{_short(value)} is not a boolean")
+        raise InvalidStep(f"{_short(value)} is not a boolean")
     return value
 
 
@@ -56,7 +56,7 @@ def text(minimum: int, maximum: int) -> Check:
 
     def check(value: object) -> str:
         if not isinstance(value, str) or not minimum <= len(value) <= maximum:
-            raise UnsoundStep(f"{_short(value)} is not a text of {minimum} to {maximum} characters")
+            raise InvalidStep(f"{_short(value)} is not a text of {minimum} to {maximum} characters")
         return value
 
     return check
@@ -65,7 +65,7 @@ def text(minimum: int, maximum: int) -> Check:
 def _one_of(*names: str) -> Check:
     def check(value: object) -> str:
         if not isinstance(value, str) or value not in names:
-            raise UnsoundStep(f"{_short(value)} is none of {', '.join(names)}")
+            raise InvalidStep(f"{_short(value)} is none of {', '.join(names)}")
         return value
 
     return check
@@ -82,7 +82,7 @@ def _pattern(known: Callable[[str], str | None]) -> Check:
                     raise UnknownStep(f"the regular expression {written[:80]!r}")
                 return {"Regex": result}
             case _:
-                raise UnsoundStep(f"{_short(value)} is not a pattern")
+                raise InvalidStep(f"{_short(value)} is not a pattern")
 
     return check
 
@@ -90,17 +90,17 @@ def _pattern(known: Callable[[str], str | None]) -> Check:
 def _charsmap(value: Any) -> str:
     """Check SentencePiece's table in base64: the size of a trie, the trie, NUL-terminated texts."""
     if not isinstance(value, str) or len(value) > _MAX_CHARSMAP_NBYTES * 4 // 3 + 4:
-        raise UnsoundStep("its precompiled_charsmap is not a text of at most 1 MiB")
+        raise InvalidStep("its precompiled_charsmap is not a text of at most 1 MiB")
     try:
         raw = base64.b64decode(value, validate=True)
         trie_nbytes = int.from_bytes(raw[:4], "little")
         if trie_nbytes % 4 or not 0 < trie_nbytes <= len(raw) - 4:
-            raise UnsoundStep("its precompiled_charsmap has no trie")
+            raise InvalidStep("its precompiled_charsmap has no trie")
         mapped = raw[4 + trie_nbytes :].decode()
     except (binascii.Error, ValueError):
-        raise UnsoundStep("its precompiled_charsmap is damaged") from None
+        raise InvalidStep("its precompiled_charsmap is damaged") from None
     if max(len(each.encode()) for each in mapped.split("\0")) > _MAX_MAPPED_NBYTES:
-        raise UnsoundStep(f"it replaces a character by more than {_MAX_MAPPED_NBYTES} bytes")
+        raise InvalidStep(f"it replaces a character by more than {_MAX_MAPPED_NBYTES} bytes")
     return value
 
 
@@ -162,7 +162,7 @@ def checked_normalizer(value: object) -> dict[str, Any] | None:
             shortest = len(pattern["String"]) if "String" in pattern else 1
             growth *= max(1.0, len(step.get("content", "")) / shortest)
     if growth > _MAX_GROWTH:
-        raise UnsoundStep(f"its normalizer makes a text {growth:,.0f} times as long")
+        raise InvalidStep(f"its normalizer makes a text {growth:,.0f} times as long")
     return _sequence(steps, "normalizers")
 
 
@@ -220,7 +220,7 @@ def _template(step: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[dict[str
             specials[name] = {"id": name, "ids": [ids[name]], "tokens": [name]}
     texts = [piece for piece in single if "Sequence" in piece]
     if [piece.name for piece in pieces if piece.is_text] != ["A"]:
-        raise UnsoundStep("its template does not have the text once")
+        raise InvalidStep("its template does not have the text once")
     both = [*texts, {"Sequence": {"id": "B", "type_id": 1}}]
     kind = {"type": "TemplateProcessing", "single": single, "pair": both}
     plain: tuple[Piece, ...] = tuple((_number(piece, ids), 0) for piece in pieces)
@@ -232,7 +232,7 @@ def _pair(step: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[Piece, ...] 
     """Return how two texts are joined; None if that is not sound, since few models need it."""
     try:
         pieces = _pieces(step.get("pair"), step, ids)
-    except UnsoundStep:
+    except InvalidStep:
         return None
     texts = sorted(piece.name for piece in pieces if piece.is_text)
     typed = all(type(piece.kind) is int and piece.kind in (0, 1) for piece in pieces)
@@ -272,7 +272,7 @@ def _pieces(
                 _check_token([name, *token] if isinstance(token, list) else None, ids)
                 results.append(_TemplatePiece(False, name, rest.get("type_id", 0)))
             case _:
-                raise UnsoundStep(f"{_short(piece)} is not a part of a template")
+                raise InvalidStep(f"{_short(piece)} is not a part of a template")
     return results
 
 
@@ -296,9 +296,9 @@ def _check_token(added: object, ids: Mapping[str, int]) -> None:
     match added:
         case [str(name), int(token)] if not isinstance(token, bool):
             if ids.get(name) != token:
-                raise UnsoundStep(f"its post_processor has another id for {name[:40]!r}: {token:,}")
+                raise InvalidStep(f"its post_processor has another id for {name[:40]!r}: {token:,}")
         case _:
-            raise UnsoundStep(f"{_short(added)} is not a token with its id")
+            raise InvalidStep(f"{_short(added)} is not a token with its id")
 
 
 def _steps(value: object, inside: str, known: Mapping[str, Fields]) -> Steps:
@@ -315,16 +315,16 @@ def _kinds(value: object, inside: str) -> Sequence[tuple[str, Mapping[str, Any]]
         seen += 1
         kind = step.get("type") if isinstance(step, dict) else None
         if not isinstance(step, dict) or not isinstance(kind, str):
-            raise UnsoundStep(f"{_short(step)} is not a step")
+            raise InvalidStep(f"{_short(step)} is not a step")
         if kind == "Sequence":
             inner: object = step.get(inside)
             if not isinstance(inner, list):
-                raise UnsoundStep(f"its sequence has no {inside}")
+                raise InvalidStep(f"its sequence has no {inside}")
             waiting = [*inner[: MAX_STEPS + 1], *waiting]
         else:
             results.append((kind, step))
         if seen > 2 * MAX_STEPS or len(results) > MAX_STEPS:
-            raise UnsoundStep(f"it has more than {MAX_STEPS} {inside}")
+            raise InvalidStep(f"it has more than {MAX_STEPS} {inside}")
     return results
 
 

@@ -14,7 +14,7 @@ from math import isfinite
 
 from bascule.errors import ModelFileError, UnsupportedModelError
 from bascule.text.pretokenizers import PRETOKENIZERS, PreTokenizer
-from bascule.text.spaced import BYTES, Spaced, merges_of
+from bascule.text.spaced import BYTES, SpacedPieces, merges_of
 
 MAX_TOKENS = 1 << 20
 MAX_TOKEN_CHARACTERS = 1 << 12
@@ -57,7 +57,7 @@ class Vocabulary:
 
     tokens: Sequence[str]
     merges: Sequence[str]
-    pre: PreTokenizer | Spaced
+    pre: PreTokenizer | SpacedPieces
     control: Mapping[str, int]
     user_defined: Mapping[str, int]
     unused: frozenset[int]
@@ -82,7 +82,7 @@ class Vocabulary:
         """Return the tokenizer.json of plain text: it lacks control tokens, so none is parsed."""
         rest = {"version": "1.0", "post_processor": None, "decoder": None}
         left_out = self.left_out  # a new set each time
-        if isinstance(self.pre, Spaced):
+        if isinstance(self.pre, SpacedPieces):
             model = self.pre.model(self.tokens, left_out, self.merges)
             steps = {"added_tokens": [], "normalizer": None, "pre_tokenizer": None}
             return json.dumps({**rest, **steps, "model": model}, ensure_ascii=False).encode()
@@ -135,12 +135,12 @@ def _read_scored(config: dict[str, object], place: str) -> Vocabulary:
     config["merges"] = tuple(merges_of(tokens, scores, normal))
     config.setdefault("add_bos_token", True)
     prefixed = _flag({"add_space_prefix": True, **config}, "add_space_prefix", place)
-    pre = Spaced("always" if prefixed else "never", stripped=prefixed)
+    pre = SpacedPieces("always" if prefixed else "never", stripped=prefixed)
     return make_vocabulary(config, pre, place)
 
 
 def make_vocabulary(
-    metadata: Mapping[str, object], pre: PreTokenizer | Spaced, place: str
+    metadata: Mapping[str, object], pre: PreTokenizer | SpacedPieces, place: str
 ) -> Vocabulary:
     """Check everything about tokens under GGUF's keys, without their prefix; errors as above."""
     tokens = _tokens(metadata, place)
@@ -168,7 +168,7 @@ def make_vocabulary(
         ends=frozenset(named | special),
         chat_template=_chat_template(metadata, place),
     )
-    if isinstance(pre, Spaced):
+    if isinstance(pre, SpacedPieces):
         try:
             pre.unknown_runs(tokens, result.left_out)
         except ValueError as fault:

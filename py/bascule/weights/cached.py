@@ -26,8 +26,8 @@ from bascule.errors import (
     SourceError,
 )
 from bascule.weights.journal import MAX_CHUNKS, Entry, Journal, key_of
-from bascule.weights.manifest import Expected
-from bascule.weights.remote import Patience, Remote, Version
+from bascule.weights.manifest import ManifestEntry
+from bascule.weights.remote import Remote, RetryPolicy, Version
 from bascule.weights.source import EVICTED_HINT
 
 _REVALIDATE_S = 3.0
@@ -42,7 +42,7 @@ _MAX_CREDIT_NBYTES = 64 << 20
 _MAX_WAITING_NBYTES = 64 << 20
 
 
-class Keeping:
+class CacheSession:
     """State that the files of one model share: the journal, until it fails, and the permission to
     evict.
 
@@ -80,12 +80,12 @@ class CachedFile:
         self,
         url: str,
         client: httpx.AsyncClient,
-        keeping: Keeping,
+        keeping: CacheSession,
         *,
-        patience: Patience,
+        retry: RetryPolicy,
         chunk_nbytes: int,
     ) -> None:
-        self.remote = Remote(url, patience, client)
+        self.remote = Remote(url, retry, client)
         self.url = url
         self.cached_nbytes = 0
         self.filling = 0
@@ -93,7 +93,7 @@ class CachedFile:
         self._fits = True
         self._chunk_nbytes = chunk_nbytes
         self._key = key_of(url)
-        self._expected: Expected | None = None
+        self._expected: ManifestEntry | None = None
         self._entry: Entry | None = None
         self._run: _Run | None = None
         self._after: dict[int, int] = {}
@@ -118,7 +118,7 @@ class CachedFile:
         """Whether the file's version is known."""
         return self._entry is not None
 
-    async def open(self, expected: Expected | None) -> None:
+    async def open(self, expected: ManifestEntry | None) -> None:
         """Find out the file's version. Raises FileMissingError, SourceError."""
         self._expected = expected
         stored = self._journal.load(self._key) if self._journal else None

@@ -19,8 +19,8 @@ from bascule.base.dtypes import BLOCKS, UNREAD_TYPES, BlockType
 from bascule.weights.gguf_reader import (
     INNER_ARRAY_ITEMS,
     MAX_HEADER_NBYTES,
+    HeaderTooShort,
     Reader,
-    Short,
     fault,
     quoted,
 )
@@ -125,7 +125,7 @@ def parse_gguf(data: bytes, file_nbytes: int, place: str) -> GgufHeader | NeedMo
         raise fault(place, "file", f"at most {file_nbytes:,} bytes", f"{len(data):,}")
     try:
         return _parse(Reader(data, file_nbytes, place))
-    except Short as short:
+    except HeaderTooShort as short:
         doubled = min(2 * len(data), file_nbytes, MAX_HEADER_NBYTES)
         return NeedMore(max(short.nbytes, doubled))
 

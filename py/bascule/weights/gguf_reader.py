@@ -19,7 +19,7 @@ INNER_ARRAY_ITEMS = 16
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 
 
-class Short(Exception):
+class HeaderTooShort(Exception):
     """The header needs the first `nbytes` bytes of the file, and fewer were passed."""
 
     def __init__(self, nbytes: int) -> None:
@@ -57,7 +57,7 @@ class Reader:
         if end <= len(self.data) and end <= MAX_HEADER_NBYTES:
             return
         self.could_need(nbytes, where)
-        raise Short(end)
+        raise HeaderTooShort(end)
 
     def could_need(self, nbytes: int, where: str) -> None:
         """Check that the file, and its header, have room for `nbytes` more bytes."""

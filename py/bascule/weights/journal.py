@@ -62,7 +62,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedEntry:
     """An entry in a listing; `used` in seconds since 1970."""
 
     key: str
@@ -163,9 +163,9 @@ class Journal:
         except OSError:
             return 0.0
 
-    def entries(self) -> list[Listed]:
+    def entries(self) -> list[ListedEntry]:
         """List all files, least recently used first."""
-        results: list[Listed] = []
+        results: list[ListedEntry] = []
         for path in self._entry_paths():
             entry = self.load(path.stem)
             if entry is None:
@@ -176,7 +176,7 @@ class Journal:
             except FileNotFoundError:  # another process has removed it
                 continue
             in_use = self._loading(path.stem) or self._held(path.stem)
-            results.append(Listed(path.stem, entry, sum(lengths), used, in_use))
+            results.append(ListedEntry(path.stem, entry, sum(lengths), used, in_use))
         return sorted(results, key=lambda listed: listed.used)
 
     def remove(self, keys: Iterable[str]) -> int:

@@ -36,7 +36,7 @@ _HINT = "Write it again (`bascule manifest FOLDER`), or remove it to load withou
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ManifestEntry:
     """A file's entry in a manifest."""
 
     nbytes: int
@@ -52,7 +52,7 @@ def check_chunk_nbytes(nbytes: int) -> int:
     return nbytes
 
 
-def parse_manifest(data: bytes, place: str) -> dict[str, Expected]:
+def parse_manifest(data: bytes, place: str) -> dict[str, ManifestEntry]:
     """Parse a manifest into entries by file name; ModelFileError if it is truncated or invalid."""
     try:
         fields: Any = parse_json(data, MANIFEST_LIMITS)
@@ -74,7 +74,7 @@ def is_manifest(data: bytes) -> bool:
     return data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
 
 
-def _expected(name: str, entry: Any, chunk: int, place: str) -> Expected:
+def _expected(name: str, entry: Any, chunk: int, place: str) -> ManifestEntry:
     fault = ModelFileError(place, f"its entry for {name[:80]!r} is invalid")
     if not isinstance(entry, dict):
         raise fault
@@ -83,7 +83,7 @@ def _expected(name: str, entry: Any, chunk: int, place: str) -> Expected:
         raise fault
     if len(chunks) != -(-nbytes // chunk) or not all(_is_hash(c) for c in chunks):
         raise fault
-    return Expected(nbytes, digest, chunk, tuple(chunks))
+    return ManifestEntry(nbytes, digest, chunk, tuple(chunks))
 
 
 def is_count(value: Any) -> TypeGuard[int]:
@@ -96,9 +96,9 @@ def _is_hash(value: Any) -> TypeGuard[str]:
 
 
 def make_manifest(
-    folder: Path, files: Mapping[str, Path], chunk_nbytes: int, tell: Callable[[int], None]
+    folder: Path, files: Mapping[str, Path], chunk_nbytes: int, notify: Callable[[int], None]
 ) -> bytes:
-    """Build the manifest of these files (name to path); `tell` gets the bytes read so far."""
+    """Build the manifest of these files (name to path); `notify` gets the bytes read so far."""
     check_chunk_nbytes(chunk_nbytes)
     if not files:
         raise InputError("manifest", "a folder with a model's files", str(folder))
@@ -112,7 +112,7 @@ def make_manifest(
                 chunks.append(hashlib.sha256(chunk).hexdigest())
                 nbytes += len(chunk)
                 done += len(chunk)
-                tell(done)
+                notify(done)
         fields[name] = {"nbytes": nbytes, "sha256": digest.hexdigest(), "chunks": chunks}
     document = {"version": 1, "chunk_nbytes": chunk_nbytes, "files": fields}
     return (json.dumps(document, indent=1) + "\n").encode()

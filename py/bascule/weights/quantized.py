@@ -15,7 +15,7 @@ from math import prod
 from typing import Any
 
 from bascule.backend.base import Backend, WeightStore
-from bascule.backend.quantize import CONVERTED, Sums
+from bascule.backend.quantize import CONVERTED, ErrorSums
 from bascule.base.dtypes import DType
 from bascule.base.progress import Progress, ProgressCallback
 from bascule.errors import InputError, ModelFileError
@@ -86,7 +86,7 @@ def format_of(quantize: int | str | None) -> DType | None:
     raise InputError("quantize", f"4, 8 or one of {', '.join(CONVERTED)}", repr(quantize)[:80])
 
 
-def report_of(parameter: Parameter, sums: Sums | None) -> TensorReport:
+def report_of(parameter: Parameter, sums: ErrorSums | None) -> TensorReport:
     """Return the report of one weight; without sums it stayed float32."""
     n_elements = prod(parameter.shape)
     sizes = (n_elements, 4 * n_elements, parameter.nbytes)
@@ -133,7 +133,7 @@ async def load_quantized(
     """
     chosen = [parameter for parameter in parameters if parameter.dtype != "f32"]
 
-    async def attempt() -> Mapping[str, Sums]:
+    async def attempt() -> Mapping[str, ErrorSums]:
         if progress is not None:
             progress(Progress("weights", 0, 0))
         tables = await (headers or partial(read_headers, source))()

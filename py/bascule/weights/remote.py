@@ -39,7 +39,7 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """Retry policy: attempts without progress; delays and timeouts in seconds."""
 
     attempts: int = 6
@@ -106,12 +106,12 @@ async def refuse_downgrade(response: httpx.Response) -> None:
 class Remote:
     """A file at a URL."""
 
-    def __init__(self, url: str, patience: Patience, client: httpx.AsyncClient) -> None:
+    def __init__(self, url: str, retry: RetryPolicy, client: httpx.AsyncClient) -> None:
         self.url = url
         self.version: Version | None = None
         self.received = 0
         self.retries = 0
-        self._patience = patience
+        self._patience = retry
         self._client = client
 
     async def check(self, max_s: float | None = None) -> Version:
@@ -119,21 +119,21 @@ class Remote:
 
         With `max_s` only once, and no longer than that; SourceError if the server does not answer.
         """
-        patience = self._patience
+        retry = self._patience
         if max_s is not None:
-            patience = replace(patience, attempts=1, stall_s=max_s)
+            retry = replace(retry, attempts=1, stall_s=max_s)
 
         async def ask() -> Version:
-            async with self._ask("HEAD", {}, patience) as response:
+            async with self._ask("HEAD", {}, retry) as response:
                 refused = response.status_code not in _RETRIED and response.status_code >= 400
             if refused and response.status_code not in (404, 410):
                 # Some servers reject HEAD; a request for one byte returns the same headers.
-                async with self._ask("GET", {"Range": "bytes=0-0"}, patience) as response:
+                async with self._ask("GET", {"Range": "bytes=0-0"}, retry) as response:
                     pass
             self._refuse(response, 0)
             return _version_of(response)
 
-        self.version = await self._retried(ask, patience)
+        self.version = await self._retried(ask, retry)
         return self.version
 
     async def whole(self, max_nbytes: int) -> bytes:
@@ -232,9 +232,9 @@ class Remote:
 
     @asynccontextmanager
     async def _ask(
-        self, method: str, headers: dict[str, str], patience: Patience
+        self, method: str, headers: dict[str, str], retry: RetryPolicy
     ) -> AsyncGenerator[httpx.Response, None]:
-        timeout = httpx.Timeout(patience.stall_s)
+        timeout = httpx.Timeout(retry.stall_s)
         try:
             request = self._client.build_request(method, self.url, headers=headers, timeout=timeout)
             response = await self._client.send(request, stream=True)
@@ -242,7 +242,7 @@ class Remote:
             problem = f"more than {_MAX_REDIRECTS} redirects"
             raise SourceError(self.url, problem) from None
         except httpx.HTTPError as error:
-            raise _trouble(error, patience) from None
+            raise _trouble(error, retry) from None
         except (httpx.InvalidURL, ValueError, OSError) as error:  # where a redirect leads, say
             problem = f"its address cannot be used ({error})"
             raise SourceError(self.url, problem, hint=_ADDRESS_HINT) from None
@@ -258,34 +258,34 @@ class Remote:
         except httpx.HTTPError as error:
             raise _trouble(error, self._patience) from None
 
-    async def _retried(self, work: Callable[[], Awaitable[T]], patience: Patience) -> T:
+    async def _retried(self, work: Callable[[], Awaitable[T]], retry: RetryPolicy) -> T:
         failures = 0
         while True:
             try:
                 return await work()
             except _NetworkError as error:
                 failures += 1
-                await self._wait(error, failures, patience, 0, -1)
+                await self._wait(error, failures, retry, 0, -1)
 
     async def _wait(
-        self, error: _NetworkError, failures: int, patience: Patience, at: int, end: int
+        self, error: _NetworkError, failures: int, retry: RetryPolicy, at: int, end: int
     ) -> None:
         """Wait before a retry (exponential backoff with full jitter), or raise."""
         span = f" (bytes {at:,} to {end - 1:,})" if end >= 0 else ""
-        if failures >= patience.attempts:
+        if failures >= retry.attempts:
             tries = f", tried {failures} times" if failures > 1 else ""
             raise SourceError(self.url, f"{error.what}{span}{tries}", offset=at)
-        if error.retry_after_s > patience.max_wait_s:
+        if error.retry_after_s > retry.max_wait_s:
             problem = f"{error.what} and asks to wait {error.retry_after_s:.0f} s{span}"
             raise SourceError(self.url, problem, offset=at)
         self.retries += 1
-        longest = min(patience.max_delay_s, patience.first_delay_s * 2 ** (failures - 1))
+        longest = min(retry.max_delay_s, retry.first_delay_s * 2 ** (failures - 1))
         await asyncio.sleep(max(random.random() * longest, error.retry_after_s))
 
 
-def _trouble(error: httpx.HTTPError, patience: Patience) -> _NetworkError:
+def _trouble(error: httpx.HTTPError, retry: RetryPolicy) -> _NetworkError:
     if isinstance(error, httpx.TimeoutException):
-        return _NetworkError(f"nothing came for {patience.stall_s:g} s")
+        return _NetworkError(f"nothing came for {retry.stall_s:g} s")
     detail = f": {error}" if str(error) else ""
     return _NetworkError(f"the connection failed ({type(error).__name__}{detail})")
 

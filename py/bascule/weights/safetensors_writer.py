@@ -18,11 +18,11 @@ async def write_safetensors(
     path: Path,
     tensors: Iterable[TensorInfo],
     read: Callable[[int, int], Awaitable[bytes]],
-    tell: Callable[[int, int], None],
+    notify: Callable[[int, int], None],
 ) -> None:
     """Write tensors to a new file, in their order, with 4 MiB in memory at a time.
 
-    `read` returns bytes by offset and count; `tell` gets the bytes written and the total. Raises
+    `read` returns bytes by offset and count; `notify` gets the bytes written and the total. Raises
     OSError if the file cannot be written, and what `read` raises.
     """
     listed = list(tensors)
@@ -34,7 +34,7 @@ async def write_safetensors(
                 count = min(_PIECE_NBYTES, tensor.nbytes - at)
                 sink.write(await read(tensor.start + at, count))
                 done += count
-                tell(done, total)
+                notify(done, total)
 
 
 def _header(tensors: Iterable[TensorInfo]) -> bytes:

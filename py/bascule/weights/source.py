@@ -23,7 +23,7 @@ from bascule.errors import (
     ModelNotFoundError,
     SourceError,
 )
-from bascule.weights.manifest import MAX_MANIFEST_NBYTES, Expected, parse_manifest
+from bascule.weights.manifest import MAX_MANIFEST_NBYTES, ManifestEntry, parse_manifest
 from bascule.weights.names import FOREIGN_FILES, MANIFEST, check_file
 from bascule.weights.pieces import Piece, Scatter, check_ends, chunk_order, leading
 
@@ -103,7 +103,9 @@ async def read_optional(source: Source, file: str) -> bytes | None:
         return None
 
 
-def expected_of(manifest: Mapping[str, Expected], file: str, location: str) -> Expected | None:
+def expected_of(
+    manifest: Mapping[str, ManifestEntry], file: str, location: str
+) -> ManifestEntry | None:
     """Return a file's entry in the manifest; None if there is no manifest.
 
     A manifest lists all files of its folder: FileMissingError for any other, without asking the
@@ -172,7 +174,7 @@ class FileSource:
         self._folder = local_path(str(folder))
         self._hashes = hashes or {}
         self._chunk_nbytes = chunk_nbytes
-        self._manifest: dict[str, Expected] | None = None
+        self._manifest: dict[str, ManifestEntry] | None = None
         self._reading = asyncio.Lock()
         self._last: tuple[str, int, bytes] | None = None  # the chunk that was verified last
         self._streamed: dict[str, Stamp] = {}  # of files that were streamed
@@ -273,7 +275,7 @@ class FileSource:
         """Do nothing: nothing is cached."""
 
     async def _read_verified(
-        self, file: str, expected: Expected, offset: int, nbytes: int
+        self, file: str, expected: ManifestEntry, offset: int, nbytes: int
     ) -> bytes:
         """Read bytes from chunks whose hashes match the manifest."""
         chunk, end = expected.chunk_nbytes, offset + nbytes
@@ -287,7 +289,7 @@ class FileSource:
             parts.append(self._last[2][max(0, offset - start) : end - start])
         return b"".join(parts)
 
-    async def _chunk(self, file: str, expected: Expected, index: int) -> bytes:
+    async def _chunk(self, file: str, expected: ManifestEntry, index: int) -> bytes:
         start = index * expected.chunk_nbytes
         nbytes = min(expected.chunk_nbytes, expected.nbytes - start)
         data = await asyncio.to_thread(self._read, file, start, nbytes)
@@ -296,7 +298,7 @@ class FileSource:
             raise HashMismatchError(f"{self.location}/{file}", problem)
         return data
 
-    async def _expected(self, file: str) -> Expected | None:
+    async def _expected(self, file: str) -> ManifestEntry | None:
         if file == MANIFEST:
             return None
         async with self._reading:
@@ -304,7 +306,7 @@ class FileSource:
                 self._manifest = await self._read_manifest()
         return expected_of(self._manifest, file, self.location)
 
-    async def _read_manifest(self) -> dict[str, Expected]:
+    async def _read_manifest(self) -> dict[str, ManifestEntry]:
         try:
             size = self._nbytes(MANIFEST)
         except FileMissingError:

@@ -151,7 +151,7 @@ class PageSource:
         fetcher = await self._open()
         table = _table(pieces)
         sink = None if store.page_bridge is not None else create_proxy(_heap_sink(store))
-        tell = create_proxy(report)
+        notify = create_proxy(report)
         try:
             await fetcher.stream(
                 self.location,
@@ -160,7 +160,7 @@ class PageSource:
                 store.page_bridge,
                 sink,
                 self._hashes.get(file, ""),
-                tell,
+                notify,
             )
         except asyncio.CancelledError:
             fetcher.close(self.location)
@@ -168,7 +168,7 @@ class PageSource:
         except JsException as error:
             raise self._load_error(file, error) from None
         finally:
-            tell.destroy()
+            notify.destroy()
             if sink is not None:
                 sink.destroy()
 

@@ -9,12 +9,12 @@ import httpx
 
 from bascule.backend.base import WeightStore
 from bascule.errors import FileMissingError, HashMismatchError, ModelFileError, SourceError
-from bascule.weights.cached import CachedFile, Keeping
+from bascule.weights.cached import CachedFile, CacheSession
 from bascule.weights.journal import Journal
-from bascule.weights.manifest import MAX_MANIFEST_NBYTES, Expected, is_manifest, parse_manifest
+from bascule.weights.manifest import MAX_MANIFEST_NBYTES, ManifestEntry, is_manifest, parse_manifest
 from bascule.weights.names import MANIFEST, check_file
 from bascule.weights.pieces import Piece, Scatter, check_ends, chunk_order
-from bascule.weights.remote import Patience, check_address, open_client
+from bascule.weights.remote import RetryPolicy, check_address, open_client
 from bascule.weights.source import (
     CHUNK_NBYTES,
     MAX_SMALL_NBYTES,
@@ -34,7 +34,7 @@ class HttpSource:
         hashes: Mapping[str, str] | None = None,
         chunk_nbytes: int = CHUNK_NBYTES,
         *,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
         journal: Journal | str | None = "default",
         revalidate: bool = True,
     ) -> None:
@@ -42,12 +42,12 @@ class HttpSource:
         check_address(url)
         self._hashes = hashes or {}
         self._chunk_nbytes = chunk_nbytes
-        self._patience = patience or Patience()
-        self._keeping = Keeping(url, Journal() if isinstance(journal, str) else journal)
+        self._patience = retry or RetryPolicy()
+        self._keeping = CacheSession(url, Journal() if isinstance(journal, str) else journal)
         self._keeping.revalidates = revalidate
         self._client: httpx.AsyncClient | None = None
         self._files: dict[str, CachedFile] = {}
-        self._manifest: dict[str, Expected] | None = None
+        self._manifest: dict[str, ManifestEntry] | None = None
         self._reading = asyncio.Lock()
         self._last: tuple[str, int, bytes] | None = None  # the chunk that was reread last
 
@@ -140,7 +140,7 @@ class HttpSource:
                 url,
                 self._client,
                 self._keeping,
-                patience=self._patience,
+                retry=self._patience,
                 chunk_nbytes=self._chunk_nbytes,
             )
         if not result.is_open:
@@ -179,7 +179,7 @@ class HttpSource:
             raise
         cached.proven(digest)
 
-    async def _expected(self, file: str) -> Expected | None:
+    async def _expected(self, file: str) -> ManifestEntry | None:
         async with self._reading:
             if self._manifest is None:
                 try:

@@ -34,7 +34,7 @@ class StageReader:
             await self._source.reread(file, pieces, self._store)
 
 
-class Discarding:
+class DiscardingStore:
     """A `WeightStore` that drops what is written: for a read that only verifies and caches."""
 
     arrivals: Arrivals | None = None

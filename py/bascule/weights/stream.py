@@ -28,7 +28,7 @@ from bascule.weights.names import INDEX, check_file
 from bascule.weights.plan import Planned, plan_pieces
 from bascule.weights.safetensors import TensorInfo, header_nbytes, parse_header
 from bascule.weights.source import Source
-from bascule.weights.stages import Discarding, StageReader
+from bascule.weights.stages import DiscardingStore, StageReader
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ async def fill(
     arrived = _Arrived(plan, store.arrivals, progress, whole)
     if store.streaming is not None:
         store.streaming.read_by(StageReader(source, plan, store))
-        store = Discarding()
+        store = DiscardingStore()
     gate = asyncio.Semaphore(2 if parallel else 1)
 
     async def load_file(file: str) -> None:

@@ -80,7 +80,7 @@ async def open_backend(tier: Tier, *, remember: bool, early: bool) -> Float64Bac
     """See `TierInfo.open`."""
     del remember, early
     if not await numpy_ready():
-        raise TierUnavailableError(tier, "numpy is not there")
+        raise TierUnavailableError(tier, "numpy is not installed")
     return Float64Backend()
 
 

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from bascule.backend.cpu import last_uses
-from bascule.backend.host_arrays import telling
+from bascule.backend.host_arrays import memory_errors
 from bascule.backend.profile import OpTimes
 from bascule.backend.reference import evaluate
 from bascule.backend.wasm.kernels import Kernels
@@ -40,7 +40,7 @@ class WasmComputation:
         if self._numpy_ops:
             await need_numpy(f"The tier wasm, for {', '.join(self._numpy_ops)},", NUMPY_HINT)
         values: dict[str, Tensor | Blocks] = {n: _tensor(s) for n, s in operands.items()}
-        with telling("intermediate values"):
+        with memory_errors("intermediate values"):
             for call, dead in zip(self._program.calls, last_uses(self._program), strict=True):
                 started = perf_counter()
                 if is_own(self._functions, call):

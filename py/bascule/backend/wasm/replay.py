@@ -14,7 +14,7 @@ from weakref import finalize
 
 from bascule.backend.base import Shaped, input_bytes
 from bascule.backend.cpu import last_uses
-from bascule.backend.host_arrays import telling
+from bascule.backend.host_arrays import memory_errors
 from bascule.backend.profile import OpTimes
 from bascule.backend.reference import evaluate
 from bascule.backend.wasm.functions import has_kernel
@@ -200,7 +200,7 @@ class ReplayExecutable:
         key = (dict(sizes), [id(tensor) for tensor in states])
         if self._plan is None or self._plan.key != key:
             self._plan = None  # its memory first
-            with telling("intermediate values"):
+            with memory_errors("intermediate values"):
                 self._plan = self._recorded(key, sizes, states)
         return self._plan
 

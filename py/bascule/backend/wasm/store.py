@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from bascule.backend.host_arrays import telling
+from bascule.backend.host_arrays import memory_errors
 from bascule.backend.memory import MemoryCount
 from bascule.backend.streaming import Streaming
 from bascule.backend.wasm.kernels import Kernels
@@ -40,7 +40,7 @@ class WasmStore:
         self.nbytes = sum(p.nbytes for p in parameters)
         self._held = self.nbytes
         self._count.claim("a model's weights", self._held)
-        with telling("a model's weights", self._held):
+        with memory_errors("a model's weights", self._held):
             self.tensors = {p.name: _allocate(p, kernels) for p in parameters}
         self._count.add("weights", self._held)
         self._memory = [
@@ -82,7 +82,7 @@ class StreamedWasmStore(WasmStore):
         self.targets |= dict.fromkeys(self._streamed, 0)
         self.nbytes = sum(p.nbytes for p in parameters)
         count.claim("a stage of weights", slot_nbytes)
-        with telling("a stage of weights", slot_nbytes):
+        with memory_errors("a stage of weights", slot_nbytes):
             self._slot = kernels.empty((slot_nbytes,), "u8")
         count.add("weights", slot_nbytes)
         self._held += slot_nbytes
@@ -152,7 +152,7 @@ class WasmStates:
     def _zeros(self, value: Value, sizes: Mapping[str, int]) -> Tensor:
         shape = value.sizes(sizes)
         nbytes = nbytes_of(value.dtype, prod(shape))
-        with telling(f"the state {value.name}", nbytes):
+        with memory_errors(f"the state {value.name}", nbytes):
             tensor = self._kernels.empty(shape, value.dtype)
             tensor.write(bytes(tensor.nbytes))
         return tensor

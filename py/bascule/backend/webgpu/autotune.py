@@ -60,7 +60,7 @@ async def tune(
     Programs are measured in order, the most expensive signatures first. A cancelled tuning keeps
     what it has finished.
     """
-    tell = progress or (lambda _: None)
+    notify = progress or (lambda _: None)
     began = perf_counter()
     report, todo = TuneReport(), _todo(gpu, programs)
     bench = _Bench(gpu, pipelines, began + budget_s)
@@ -71,7 +71,7 @@ async def tune(
         await bench.open()
         for share in (_SHARE, 1.0):
             for job in list(waiting):
-                tell(Progress("tuning", len(missing) - len(waiting), len(missing), "signatures"))
+                notify(Progress("tuning", len(missing) - len(waiting), len(missing), "signatures"))
                 try:
                     finding = await _measure(bench, job, report, share)
                 except _OutOfTimeError:
@@ -92,7 +92,7 @@ async def tune(
     report.skipped += [signature(job.call) for job in waiting]
     report.spent_s = perf_counter() - began
     done = len(missing) - len(waiting)
-    tell(Progress("tuning", done, len(missing), "signatures"))
+    notify(Progress("tuning", done, len(missing), "signatures"))
     return report
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bascule.backend.base import WeightStore
-from bascule.backend.quantize import Sums
+from bascule.backend.quantize import ErrorSums
 from bascule.backend.webgpu.gpu import Gpu, pack_writes
 from bascule.backend.webgpu.link import Linked, link
 from bascule.backend.webgpu.tape import TapeBuilder
@@ -104,7 +104,7 @@ class GpuQuantizer:
     async def read(self, name: str, offset: int, into: Buffer) -> None:
         await self._gpu.read(self.targets[name], offset, into)
 
-    async def sums(self) -> dict[str, Sums]:
+    async def sums(self) -> dict[str, ErrorSums]:
         result = np.empty((len(self._parameters), self._groups, 4), np.float32)
         if result.size:
             await self._gpu.read(self._sums, 0, result.data)
@@ -112,7 +112,7 @@ class GpuQuantizer:
             added = result.astype(np.float64)[..., :3].sum(axis=1)
         maxima = result[..., 3].max(axis=1)
         return {
-            name: Sums(float(error), float(squares), round(float(unfit)), float(largest))
+            name: ErrorSums(float(error), float(squares), round(float(unfit)), float(largest))
             for name, (error, squares, unfit), largest in zip(
                 self._parameters, added, maxima, strict=True
             )

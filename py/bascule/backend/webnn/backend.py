@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 
 from bascule.backend.base import Executable, Inputs, Tier, WeightStore, checked_input
-from bascule.backend.host_arrays import InHostArrays, ReferenceStates, ReferenceStore, written
+from bascule.backend.host_arrays import HostArrayBackend, ReferenceStates, ReferenceStore, written
 from bascule.backend.profile import OpTimes
 from bascule.backend.streaming import NO_STREAMING
 from bascule.backend.webnn.ml import Ml
@@ -94,7 +94,7 @@ class WebNnExecutable:
         self._graphs.drop(self)
 
 
-class WebNnBackend(InHostArrays):
+class WebNnBackend(HostArrayBackend):
     """Weights are in Python once, and once more in the one graph that is in use."""
 
     tier: Tier = "webnn"

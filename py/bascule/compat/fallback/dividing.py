@@ -17,7 +17,7 @@ from bascule.compat.fallback.operation_runs import (
 from bascule.compat.fallback.operation_work import Array, Division, Request, Span, Work
 from bascule.errors import LimitError
 from bascule.program.program import Program
-from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
+from bascule.program.rewrites.rewrite import AppliedRewrite, Limits, Rewrite, fit
 
 # A piece costs about a millisecond besides its work.
 _MAX_PIECES = 64
@@ -38,7 +38,7 @@ class Plan:
     work: Work
     division: Division | None = None
     pieces: tuple[tuple[Span, ...], ...] = ()
-    taken: tuple[Taken, ...] = ()
+    applied: tuple[AppliedRewrite, ...] = ()
 
     async def run(
         self, start: Callable[[Request, Work], Awaitable[PieceResult]], of: Request
@@ -100,12 +100,12 @@ def plan(
             hint = f"Allow more memory: it would take {n} pieces, and {_MAX_PIECES} are the most."
             raise _advised(violation, hint)
         reason = f"{violation.limited} needs {violation.needs}, and {violation.limit}"
-    taken = tuple(
-        Taken(axis.strategy, f"{reason}: divided by {axis.items}", n)
+    applied = tuple(
+        AppliedRewrite(axis.strategy, f"{reason}: divided by {axis.items}", n)
         for index, axis in enumerate(planner.division.axes)
         if (n := len({spans[index] for spans in pieces})) > 1
     )
-    return Plan(work, planner.division, pieces, taken)
+    return Plan(work, planner.division, pieces, applied)
 
 
 class _Planner:

@@ -28,7 +28,7 @@ from bascule.compat.fallback.telemetry import Telemetry
 from bascule.errors import InputError, SetupError
 from bascule.machine.capabilities import Capabilities, capabilities
 from bascule.machine.safari import is_safari, safari_capabilities
-from bascule.program.rewrites.rewrite import Limits, Taken
+from bascule.program.rewrites.rewrite import AppliedRewrite, Limits
 
 
 class FallbackManager(SafariVersion, Closing):
@@ -114,9 +114,9 @@ class FallbackManager(SafariVersion, Closing):
         return self._telemetry.as_metrics()
 
     @property
-    def last_taken(self) -> tuple[Taken, ...]:
+    def last_applied(self) -> tuple[AppliedRewrite, ...]:
         """The strategies that the last named operation used: the reasons and numbers of pieces."""
-        return self._runs.last_taken
+        return self._runs.last_applied
 
     def reset_metrics(self) -> None:
         """Count from zero again."""

@@ -14,7 +14,7 @@ from bascule.compat.fallback.operation_work import Array, Request, Work
 from bascule.errors import InputError, LimitError
 from bascule.program.ops import cost_of
 from bascule.program.program import Parameter, Program
-from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
+from bascule.program.rewrites.rewrite import AppliedRewrite, Limits, Rewrite, fit
 from bascule.weights.quantized import SLAB_BLOCKS
 from bascule.weights.slabs import quantize_slabs, read_blocks, staging_nbytes
 
@@ -136,7 +136,7 @@ class PieceRunner:
         self._executable: Executable | None = None
         self._weights_of: tuple[object, ...] | None = None
         self._last: PieceResult | None = None
-        self.taken: dict[Taken, None] = {}
+        self.applied: dict[AppliedRewrite, None] = {}
         self.planned_nbytes = 0  # of the largest piece
 
     async def run(self, request: Request, work: Work) -> Array:
@@ -145,8 +145,8 @@ class PieceRunner:
 
     async def start(self, request: Request, work: Work) -> PieceResult:
         """Run one, or queue it; the one before may still be in flight."""
-        program, taken = fit(work.program, self._limits, self._rewrites)
-        self.taken.update(dict.fromkeys(taken))
+        program, applied = fit(work.program, self._limits, self._rewrites)
+        self.applied.update(dict.fromkeys(applied))
         self.planned_nbytes = max(self.planned_nbytes, device_nbytes(program))
         same_program = program == self._program
         if not same_program:
@@ -168,7 +168,7 @@ class PieceRunner:
         if self._states is None or self._executable is None:
             self._states = self._backend.states(program.states, {})
             self._executable = await self._backend.prepare(program, self._store, self._states)
-            self.taken.update(dict.fromkeys(await _simplified(self._backend, program)))
+            self.applied.update(dict.fromkeys(await _simplified(self._backend, program)))
         before, self._last = self._last, None
         if before is not None and not self._fits_twice(program):
             await before.get()
@@ -212,10 +212,10 @@ async def _ready(outputs: Outputs) -> Outputs:
     return outputs
 
 
-async def _simplified(backend: Backend, program: Program) -> list[Taken]:
+async def _simplified(backend: Backend, program: Program) -> list[AppliedRewrite]:
     """Count the shaders of a prepared program that the device simplified, by reason."""
     counts = Counter(await backend.simplified(program))
-    return [Taken("simplified_shader", reason, count) for reason, count in counts.items()]
+    return [AppliedRewrite("simplified_shader", reason, count) for reason, count in counts.items()]
 
 
 async def _fill(

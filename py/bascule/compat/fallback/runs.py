@@ -23,7 +23,7 @@ from bascule.compat.fallback.tiers import OpenDevices
 from bascule.compat.recovery import RecoveryManager
 from bascule.machine.capabilities import Capabilities
 from bascule.program.rewrites.quantization import progressive_quantization
-from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken
+from bascule.program.rewrites.rewrite import AppliedRewrite, Limits, Rewrite
 
 # One retry on the same tier, then the next one: an operation is short, and its caller waits for it.
 _RECOVERY = FallbackStrategy(max_retry_attempts=1, retry_delay=0.05)
@@ -34,7 +34,7 @@ class RunResult:
     """A result, the strategies that were used for it, and its peak memory in bytes."""
 
     result: Array
-    taken: tuple[Taken, ...]
+    applied: tuple[AppliedRewrite, ...]
     peak_nbytes: int
     tier: Tier
     n_attempts: int
@@ -43,7 +43,7 @@ class RunResult:
 class FallbackRuns:
     """Runs operations for a FallbackManager; `handle` is called with every error.
 
-    `last_taken` are the strategies that the last named operation used.
+    `last_applied` are the strategies that the last named operation used.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class FallbackRuns:
         self._handle = handle
         self._tiers = OpenDevices(settings.device)
         self._recovery = RecoveryManager(_RECOVERY, classify=settings.classify)
-        self.last_taken: tuple[Taken, ...] = ()
+        self.last_applied: tuple[AppliedRewrite, ...] = ()
 
     def close(self) -> None:
         """Close the devices that were opened here."""
@@ -81,13 +81,13 @@ class FallbackRuns:
             raise
         attempt = partial(self._attempt, request, plain, tier, budget, forced_by)
         run = await self._recovery.execute_with_recovery(name, attempt)
-        self.last_taken = run.taken
+        self.last_applied = run.applied
         fell_back = run.n_attempts > 1 or (tier == "auto" and _lacks_gpu(probed))
         self._telemetry.count_operation(
             name,
             perf_counter() - began,
-            fallback=fell_back or bool(run.taken),
-            by_layers=any(taken.strategy == "layer_decomposition" for taken in run.taken),
+            fallback=fell_back or bool(run.applied),
+            by_layers=any(applied.strategy == "layer_decomposition" for applied in run.applied),
             wasm=fell_back and run.tier in HOST_TIERS and run.tier != tier,
         )
         plain_nbytes = device_nbytes(plain.work.program)
@@ -141,8 +141,8 @@ class FallbackRuns:
                 await runner.stop()
         # Tiers without a device count no intermediate values.
         peak = peak if backend.adapter is not None else runner.planned_nbytes
-        taken = (*plan.taken, *runner.taken)
-        return RunResult(result, taken, peak, backend.tier, number)
+        applied = (*plan.applied, *runner.applied)
+        return RunResult(result, applied, peak, backend.tier, number)
 
     async def run_callable(
         self, operation: Callable[..., Any], inputs: Any, context: Mapping[str, Any]

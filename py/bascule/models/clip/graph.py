@@ -5,7 +5,7 @@ B images or texts, T positions, hidden size C of an encoder, embeddings of D num
 
 from __future__ import annotations
 
-from bascule.models.image.graph import Layers, Seeing
+from bascule.models.image.graph import ImageEncoderGraph, Layers
 from bascule.models.image_text.graph import TextRecorder, layer_names, unit_length
 from bascule.program.program import Value
 
@@ -22,7 +22,7 @@ FINAL_NORM = "text_model.final_layer_norm"
 TEXT_PROJECTION = "text_projection"
 
 
-def record_image(to: Seeing, lengths: Value, dimension: int) -> Value:
+def record_image(to: ImageEncoderGraph, lengths: Value, dimension: int) -> Value:
     """Record pixels -> embeddings of length 1 (B, D)."""
     layers = Layers(to.graph, to.config.layers, IMAGE, to.weights)
     x = to.positions(PATCHES, TOKEN, TABLE, biased=False)

@@ -9,7 +9,7 @@ from typing import Any
 from bascule.errors import UnsupportedModelError
 from bascule.models.image.config import ImageConfig
 from bascule.models.image.files import Sizes, layer_tensors, norm_tensors, patch_tensors
-from bascule.models.image.graph import LayerNames, Layers, Seeing
+from bascule.models.image.graph import ImageEncoderGraph, LayerNames, Layers
 from bascule.models.settings import Settings
 from bascule.program.program import Value
 
@@ -42,7 +42,7 @@ class PlainEncoder:
         yield from layer_tensors(config.layers, self.names)
         yield from norm_tensors("layernorm", c)
 
-    def record(self, to: Seeing, lengths: Value) -> Value:
+    def record(self, to: ImageEncoderGraph, lengths: Value) -> Value:
         """Record pixels -> features of each position (B, T, C)."""
         layers = Layers(to.graph, to.config.layers, self.names, to.weights)
         x = to.positions(_PROJECTION, _TOKEN, _TABLE, biased=True)

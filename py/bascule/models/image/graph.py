@@ -124,7 +124,7 @@ class Layers:
 
 
 @dataclass(frozen=True, slots=True)
-class Seeing:
+class ImageEncoderGraph:
     """An image encoder that is being recorded: pixels (B, S, S, 3) from 0 to 255, for a fixed B."""
 
     graph: Graph

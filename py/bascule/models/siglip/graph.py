@@ -5,7 +5,7 @@ B images or texts, N patches, T tokens, hidden size C of an encoder.
 
 from __future__ import annotations
 
-from bascule.models.image.graph import Layers, Seeing
+from bascule.models.image.graph import ImageEncoderGraph, Layers
 from bascule.models.image_text.graph import TextRecorder, layer_names, unit_length
 from bascule.models.layers import matrix
 from bascule.program.program import Value
@@ -27,7 +27,7 @@ FINAL_NORM = "text_model.final_layer_norm"
 HEAD = "text_model.head"
 
 
-def record_image(to: Seeing, lengths: Value, dimension: int) -> Value:
+def record_image(to: ImageEncoderGraph, lengths: Value, dimension: int) -> Value:
     """Record pixels -> embeddings of length 1 (B, C); C is the `dimension`."""
     layers = Layers(to.graph, to.config.layers, IMAGE, to.weights)
     x = to.positions(PATCHES, "", TABLE, biased=True)  # (B, N, C)
@@ -36,7 +36,7 @@ def record_image(to: Seeing, lengths: Value, dimension: int) -> Value:
     return unit_length(to.graph, to.graph.reshape(x, (to.batch, dimension)))
 
 
-def _pooled(to: Seeing, layers: Layers, x: Value) -> Value:
+def _pooled(to: ImageEncoderGraph, layers: Layers, x: Value) -> Value:
     """Record patches (B, N, C) -> (B, 1, C): a learned probe attends to them all."""
     heads = layers.config.heads
     q = _projected(layers, to.repeated(PROBE), "query", 0)  # (B, 1, C)

@@ -8,7 +8,7 @@ from bascule.program.program import Dim
 
 
 @dataclass(frozen=True, slots=True)
-class Half:
+class StackConfig:
     """Sizes of the encoder, or of the decoder, with `places` positions."""
 
     layers: int
@@ -24,8 +24,8 @@ class SpeechConfig:
     vocabulary: int
     hidden: int
     bands: int
-    encoder: Half
-    decoder: Half
+    encoder: StackConfig
+    decoder: StackConfig
     eps: float = 1e-5
 
     @property

@@ -10,7 +10,7 @@ from bascule.models.speech.config import Rows, SpeechConfig
 from bascule.models.whisper.config import read_config, settings_files
 from bascule.models.whisper.ctranslate2 import read_converted
 from bascule.models.whisper.files import as_matrices, tensors
-from bascule.models.whisper.graph import Hearing, decode, encode
+from bascule.models.whisper.graph import WhisperGraph, decode, encode
 from bascule.models.whisper.rows import decode_rows
 from bascule.models.whisper.states import initial_states
 from bascule.program.graph import Graph
@@ -18,15 +18,15 @@ from bascule.program.program import Value
 
 
 def _encode(graph: Graph, config: SpeechConfig, cache: CacheDType) -> Value:
-    return encode(Hearing(graph, config, cache))
+    return encode(WhisperGraph(graph, config, cache))
 
 
 def _decode(graph: Graph, config: SpeechConfig, cache: CacheDType) -> Value:
-    return decode(Hearing(graph, config, cache))
+    return decode(WhisperGraph(graph, config, cache))
 
 
 def _decode_rows(graph: Graph, config: SpeechConfig, cache: CacheDType, rows: Rows) -> list[Value]:
-    return decode_rows(Hearing(graph, config, cache), rows)
+    return decode_rows(WhisperGraph(graph, config, cache), rows)
 
 
 WHISPER = SpeechFamily(

@@ -7,7 +7,7 @@ from typing import Any
 
 from bascule.errors import ModelFileError
 from bascule.models.settings import MAX_LAYERS, Settings
-from bascule.models.speech.config import Half, SpeechConfig
+from bascule.models.speech.config import SpeechConfig, StackConfig
 
 # Limits of encoder and decoder: larger ones are not Whisper.
 _MAX_PLACES = 1 << 15
@@ -33,12 +33,12 @@ def read_config(config: Mapping[str, Any], file: str) -> SpeechConfig:
     read.expect(_PLAIN)
     hidden = read.size("d_model")
 
-    def half(name: str, places: str, default: int, maximum: int) -> Half:
+    def half(name: str, places: str, default: int, maximum: int) -> StackConfig:
         heads = read.size(f"{name}_attention_heads")
         # Kernels read keys of a head by fours.
         if hidden % heads or hidden // heads % 4:
             raise ModelFileError(file, f"d_model {hidden} does not fit {heads} {name} heads")
-        return Half(
+        return StackConfig(
             layers=read.size(f"{name}_layers", largest=MAX_LAYERS),
             heads=heads,
             inner=read.size(f"{name}_ffn_dim"),

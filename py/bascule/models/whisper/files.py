@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import prod
 
-from bascule.models.speech.config import Half, SpeechConfig
+from bascule.models.speech.config import SpeechConfig, StackConfig
 from bascule.weights.safetensors import TensorInfo
 
 
@@ -26,7 +26,7 @@ def tensors(config: SpeechConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _layer(
-    name: str, c: int, half: Half, attentions: tuple[str, ...]
+    name: str, c: int, half: StackConfig, attentions: tuple[str, ...]
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     for attention in attentions:
         yield from _pair(f"{name}.{attention}_layer_norm", (c,))

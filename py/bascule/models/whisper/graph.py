@@ -25,7 +25,7 @@ N_ANGLES = 258
 
 
 @dataclass(frozen=True, slots=True)
-class Hearing:
+class WhisperGraph:
     """A Whisper pass that is being recorded; caches hold `cache` numbers."""
 
     graph: Graph
@@ -72,7 +72,7 @@ class Hearing:
         return self.graph.state(f"cross.{layer}", shape, self.cache)
 
 
-def encode(to: Hearing) -> Value:
+def encode(to: WhisperGraph) -> Value:
     """Record the input `mel` (bands, F) -> encoder states (1, T, C).
 
     Fills the states `cross.<layer>`. The input `lengths` (1) u32 holds T.
@@ -97,7 +97,7 @@ def encode(to: Hearing) -> Value:
     return x
 
 
-def _convolution(to: Hearing, x: Value, name: str, *, stride: int) -> Value:
+def _convolution(to: WhisperGraph, x: Value, name: str, *, stride: int) -> Value:
     c, channels = to.config.hidden, x.shape[0]
     assert isinstance(channels, int)
     weight = to.graph.parameter(f"{name}.weight", (c, 3 * channels))
@@ -106,7 +106,7 @@ def _convolution(to: Hearing, x: Value, name: str, *, stride: int) -> Value:
     return to.graph.call("activate", y, kind="gelu")
 
 
-def _encoder_layer(to: Hearing, x: Value, lengths: Value, name: str) -> Value:
+def _encoder_layer(to: WhisperGraph, x: Value, lengths: Value, name: str) -> Value:
     half, c = to.config.encoder, to.config.hidden
     qkv = to.stacked(to.norm(x, f"{name}.self_attn_layer_norm"), f"{name}.self_attn", "qkv")
     mixed = to.graph.call("attention", qkv, lengths, heads=half.heads)  # (1, T, C)
@@ -114,7 +114,7 @@ def _encoder_layer(to: Hearing, x: Value, lengths: Value, name: str) -> Value:
     return to.fed_forward(x, half.inner, name)
 
 
-def decode(to: Hearing) -> Value:
+def decode(to: WhisperGraph) -> Value:
     """Record the state `tokens` (S) u32 at `position` (1) u32 -> logits (1, V).
 
     One token per pass: in the cross-attention the one query has the last position, so that it
@@ -140,7 +140,7 @@ def decode(to: Hearing) -> Value:
 
 
 def _decoder_layer(
-    to: Hearing,
+    to: WhisperGraph,
     x: Value,
     own: Value,
     cross: Value,

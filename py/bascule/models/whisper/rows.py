@@ -8,14 +8,14 @@ all of the sound.
 from __future__ import annotations
 
 from bascule.models.speech.config import Rows
-from bascule.models.whisper.graph import CROSS_LAST, Hearing
+from bascule.models.whisper.graph import CROSS_LAST, WhisperGraph
 from bascule.program.program import Value
 
 # State (1) u32: the slot of the first row.
 ROW_SLOT = "row_slot"
 
 
-def decode_rows(to: Hearing, rows: Rows) -> list[Value]:
+def decode_rows(to: WhisperGraph, rows: Rows) -> list[Value]:
     """Record the pass -> logits (R, V), then the queries (R, C) of the layers `rows.queries`.
 
     Inputs: `ids` and `positions` (1, R) u32; `q_at`, `k_at` and `v_at` (1, R) u32, the index of
@@ -51,7 +51,7 @@ def decode_rows(to: Hearing, rows: Rows) -> list[Value]:
 
 
 def _among_rows(
-    to: Hearing,
+    to: WhisperGraph,
     x: Value,
     states: tuple[Value, Value, Value],
     seen: tuple[list[Value], Value],
@@ -73,7 +73,7 @@ def _among_rows(
     return to.linear(graph.reshape(mixed, (count, c)), c, f"{name}.self_attn.out_proj", x)
 
 
-def _heard(to: Hearing, q: Value, layer: int, last: Value) -> Value:
+def _heard(to: WhisperGraph, q: Value, layer: int, last: Value) -> Value:
     """Record the cross-attention of q (R, C): all rows of a head share its keys and values."""
     graph, heads, c = to.graph, to.config.decoder.heads, to.config.hidden
     count, size = q.shape[0], c // heads

@@ -9,7 +9,7 @@ from itertools import pairwise
 from bascule.program.ops import OPS, onto_of, operand
 from bascule.program.ops.parts import KEPT, PART, Part
 from bascule.program.program import Call, Program, Value
-from bascule.program.rewrites.rewrite import Taken, rebuilt
+from bascule.program.rewrites.rewrite import AppliedRewrite, rebuilt
 
 # The parts of a call, each with its operands.
 Pieces = Sequence[tuple[Part, tuple[Value | None, ...]]]
@@ -54,13 +54,13 @@ def chained(call: Call, pieces: Pieces) -> list[Call]:
 
 def split(
     program: Program,
-    pieces: Callable[[Call], tuple[Pieces, Taken] | None],
+    pieces: Callable[[Call], tuple[Pieces, AppliedRewrite] | None],
     *,
     states: Sequence[Value] | None = None,
-) -> tuple[Program, tuple[Taken, ...]]:
+) -> tuple[Program, tuple[AppliedRewrite, ...]]:
     """Split each call for which `pieces` returns any; return what was applied, without repeats."""
     calls: list[Call] = []
-    applied: dict[Taken, None] = {}
+    applied: dict[AppliedRewrite, None] = {}
     for call in program.calls:
         result = pieces(call)
         if result is None:

@@ -15,7 +15,7 @@ from bascule.base.dtypes import nbytes_of
 from bascule.errors import LimitError
 from bascule.program.ops import OPS, cost_of, matrix_of, operands_of
 from bascule.program.program import Call, Parameter, Program, Value
-from bascule.program.rewrites.rewrite import Limits, StrategyName, Taken, rebuilt
+from bascule.program.rewrites.rewrite import AppliedRewrite, Limits, StrategyName, rebuilt
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def with_parts(
     cuts: Cuts | None,
     strategy: StrategyName,
     splits: Mapping[str, Split],
-) -> tuple[Program, tuple[Taken, ...]]:
+) -> tuple[Program, tuple[AppliedRewrite, ...]]:
     """Split the calls of these ops whose weights must be cut; None: as this program alone needs.
 
     Parameters that are no longer read are removed; parts take the place of the whole.
@@ -80,7 +80,7 @@ def with_parts(
     parameters = {parameter.name: parameter for parameter in program.parameters}
     calls: list[Call] = []
     parts: dict[str, list[Parameter]] = {}
-    applied: dict[Taken, None] = {}
+    applied: dict[AppliedRewrite, None] = {}
     for call in program.calls:
         weight = matrix_of(call)
         if weight is None or call.op not in splits or weight.name not in cuts:
@@ -92,7 +92,7 @@ def with_parts(
         if bias:
             parts[bias.name] = biases
         calls += splits[call.op](call, pieces, biases)
-        applied[Taken(strategy, cuts[weight.name].reason, len(pieces))] = None
+        applied[AppliedRewrite(strategy, cuts[weight.name].reason, len(pieces))] = None
     if not applied:
         return program, ()
     read = {o.name for call in calls for o in call.operands if o is not None}

@@ -8,12 +8,12 @@ from dataclasses import replace
 from bascule.program.ops import OPS, operand, operands_of, with_operands
 from bascule.program.program import Call, Parameter, Program
 from bascule.program.rewrites.cuts import Cuts, value_of, with_parts
-from bascule.program.rewrites.rewrite import Limits, Taken
+from bascule.program.rewrites.rewrite import AppliedRewrite, Limits
 
 
 def chunked_embedding(
     program: Program, limits: Limits, cuts: Cuts | None = None
-) -> tuple[Program, tuple[Taken, ...]]:
+) -> tuple[Program, tuple[AppliedRewrite, ...]]:
     """See `Rewrite`: for tables too large to bind, or that are cut for a layer which reads them,
     too.
 

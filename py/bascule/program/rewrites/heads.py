@@ -15,16 +15,18 @@ from bascule.program.rewrites.attention import (
     spans,
     split,
 )
-from bascule.program.rewrites.rewrite import Limits, Taken
+from bascule.program.rewrites.rewrite import AppliedRewrite, Limits
 
 
-def head_partitioning(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
+def head_partitioning(
+    program: Program, limits: Limits
+) -> tuple[Program, tuple[AppliedRewrite, ...]]:
     """See `Rewrite`. Down to one head per call; beyond that, chunks of queries follow.
 
     LimitError if qkv or the result is too large to bind: all parts share them.
     """
 
-    def pieces(call: Call) -> tuple[Pieces, Taken] | None:
+    def pieces(call: Call) -> tuple[Pieces, AppliedRewrite] | None:
         if not does_attention(call):
             return None
         if not works_on_a_state(call.op):  # queries over a cache are few
@@ -36,7 +38,7 @@ def head_partitioning(program: Program, limits: Limits) -> tuple[Program, tuple[
         parts = _groups(part, max_heads)
         work_text = f"{work:,} multiply-adds of {part.n_heads} heads in a dispatch of at most "
         reason = f"{work_text}{limits.dispatch_work:,.0f}"
-        applied = Taken("head_partitioning", reason, len(parts))
+        applied = AppliedRewrite("head_partitioning", reason, len(parts))
         return (pieces_of(call, parts), applied) if len(parts) > 1 else None
 
     return split(program, pieces)

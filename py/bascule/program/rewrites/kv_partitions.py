@@ -9,7 +9,7 @@ from bascule.program.ops import operand, with_operands
 from bascule.program.ops.parts import Part, part_of
 from bascule.program.program import Call, Program, Value
 from bascule.program.rewrites.attention import Pieces, keeps_kv_heads, spans, split
-from bascule.program.rewrites.rewrite import Limits, Taken
+from bascule.program.rewrites.rewrite import AppliedRewrite, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,9 @@ class _Kept:
     count: int
 
 
-def partitioned_kv_cache(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
+def partitioned_kv_cache(
+    program: Program, limits: Limits
+) -> tuple[Program, tuple[AppliedRewrite, ...]]:
     """See `Rewrite`. All programs over one cache divide it alike: by its size and the limit alone.
 
     LimitError if one KV head alone is too large to bind.
@@ -35,7 +37,7 @@ def partitioned_kv_cache(program: Program, limits: Limits) -> tuple[Program, tup
         if cache is not None and cache.nbytes > limits.binding_nbytes
     }
 
-    def pieces(call: Call) -> tuple[Pieces, Taken] | None:
+    def pieces(call: Call) -> tuple[Pieces, AppliedRewrite] | None:
         cache = operand(call, "cache") if keeps_kv_heads(call) else None
         if cache is None or cache.name not in divided:
             return None
@@ -46,7 +48,7 @@ def partitioned_kv_cache(program: Program, limits: Limits) -> tuple[Program, tup
         ]
         need = f"a KV cache of {cache.nbytes:,} bytes in bindings of at most "
         reason = f"{need}{limits.binding_nbytes:,.0f}"
-        return results, Taken("partitioned_kv_cache", reason, len(divided[cache.name]))
+        return results, AppliedRewrite("partitioned_kv_cache", reason, len(divided[cache.name]))
 
     states = [
         made

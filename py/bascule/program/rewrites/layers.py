@@ -8,12 +8,12 @@ from dataclasses import replace
 from bascule.program.ops import MAX_JOINED, operand, with_operands
 from bascule.program.program import Call, Parameter, Program, Value
 from bascule.program.rewrites.cuts import Cuts, value_of, with_parts
-from bascule.program.rewrites.rewrite import Limits, Taken
+from bascule.program.rewrites.rewrite import AppliedRewrite, Limits
 
 
 def layer_decomposition(
     program: Program, limits: Limits, cuts: Cuts | None = None
-) -> tuple[Program, tuple[Taken, ...]]:
+) -> tuple[Program, tuple[AppliedRewrite, ...]]:
     """See `Rewrite`: for weights too large to bind, and layers with too much work.
 
     Every number of the result is a sum of the same products as before. `cuts` has the parts if

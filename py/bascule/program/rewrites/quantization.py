@@ -9,12 +9,14 @@ from bascule.base.dtypes import DType
 from bascule.errors import LimitError
 from bascule.program.ops import operands_of
 from bascule.program.program import Call, Parameter, Program, Value
-from bascule.program.rewrites.rewrite import Limits, Taken, rebuilt
+from bascule.program.rewrites.rewrite import AppliedRewrite, Limits, rebuilt
 
 _RUN = 32
 
 
-def progressive_quantization(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
+def progressive_quantization(
+    program: Program, limits: Limits
+) -> tuple[Program, tuple[AppliedRewrite, ...]]:
     """See `Rewrite`: the only one that changes numbers, and only if `weights_nbytes` requires it.
 
     Largest first, to 8 bits and, if that is not enough, to 4; then the most sensitive, embedding
@@ -36,7 +38,7 @@ def progressive_quantization(program: Program, limits: Limits) -> tuple[Program,
         allowed = f"{limits.weights_nbytes:,.0f} are allowed"
         raise LimitError(f"the weights of {program.name}", needed, allowed, hint="Allow more.")
     reason = f"{total:,} bytes of weights, and {limits.weights_nbytes:,.0f} are allowed"
-    applied = Taken("progressive_quantization", reason, len(formats))
+    applied = AppliedRewrite("progressive_quantization", reason, len(formats))
     return _with_formats(program, formats), (applied,)
 
 

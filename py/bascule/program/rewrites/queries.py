@@ -15,17 +15,19 @@ from bascule.program.rewrites.attention import (
     spans,
     split,
 )
-from bascule.program.rewrites.rewrite import Limits, Taken
+from bascule.program.rewrites.rewrite import AppliedRewrite, Limits
 
 
-def chunked_attention(program: Program, limits: Limits) -> tuple[Program, tuple[Taken, ...]]:
+def chunked_attention(
+    program: Program, limits: Limits
+) -> tuple[Program, tuple[AppliedRewrite, ...]]:
     """See `Rewrite`. LimitError if a single query exceeds what a dispatch may have.
 
     Keys and the positions of queries do not change: a chunk whose queries a run does not have does
     nothing.
     """
 
-    def pieces(call: Call) -> tuple[Pieces, Taken] | None:
+    def pieces(call: Call) -> tuple[Pieces, AppliedRewrite] | None:
         work = cost_of(call).multiply_adds if does_attention(call) else 0
         if work <= limits.dispatch_work:
             return None
@@ -42,7 +44,7 @@ def chunked_attention(program: Program, limits: Limits) -> tuple[Program, tuple[
         ranges = spans(part.first_query, count, n)
         parts = [replace(part, first_query=first, n_queries=count) for first, count in ranges]
         reason = f"{work:,} multiply-adds of {count} queries in a dispatch of at most "
-        applied = Taken("chunked_attention", f"{reason}{limits.dispatch_work:,.0f}", n)
+        applied = AppliedRewrite("chunked_attention", f"{reason}{limits.dispatch_work:,.0f}", n)
         return pieces_of(call, parts), applied
 
     return split(program, pieces)

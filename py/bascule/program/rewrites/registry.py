@@ -15,7 +15,7 @@ from bascule.program.rewrites.heads import head_partitioning
 from bascule.program.rewrites.kv_partitions import partitioned_kv_cache
 from bascule.program.rewrites.layers import layer_decomposition
 from bascule.program.rewrites.queries import chunked_attention
-from bascule.program.rewrites.rewrite import Limits, Rewrite, Taken, fit
+from bascule.program.rewrites.rewrite import AppliedRewrite, Limits, Rewrite, fit
 
 
 def model_rewrites(cuts: Cuts | None = None) -> tuple[Rewrite, ...]:
@@ -33,15 +33,15 @@ def model_rewrites(cuts: Cuts | None = None) -> tuple[Rewrite, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitting:
+class LimitFitter:
     """How the programs of a model are kept within a device's limits: all cut a weight alike.
 
-    `taken` has the rewrites that were applied to the programs it was made for.
+    `applied` has the rewrites that were applied to the programs it was made for.
     """
 
     limits: Limits = field(default_factory=Limits)
     cuts: Cuts = field(default_factory=dict[str, Cut])
-    taken: tuple[Taken, ...] = ()
+    applied: tuple[AppliedRewrite, ...] = ()
 
     def fit(self, program: Program) -> Program:
         """Fit a program to the device; LimitError if it cannot be."""
@@ -58,15 +58,15 @@ class Fitting:
     @property
     def text(self) -> str:
         """The applied strategies and the first reason of each, for people; may be empty."""
-        first = {t.strategy: t for t in reversed(self.taken)}
-        counts = {name: sum(t.strategy == name for t in self.taken) for name in first}
+        first = {t.strategy: t for t in reversed(self.applied)}
+        counts = {name: sum(t.strategy == name for t in self.applied) for name in first}
         rows = [
             f"{name} ({t.reason}{f'; {counts[name] - 1} more' if counts[name] > 1 else ''})"
             for name, t in sorted(first.items())
         ]
         return f"fallbacks taken: {', '.join(rows)}" if rows else ""
 
-    def fitted(self, program: Program) -> tuple[Program, tuple[Taken, ...]]:
+    def fitted(self, program: Program) -> tuple[Program, tuple[AppliedRewrite, ...]]:
         """Fit a program; also return what was applied."""
         if self.limits == Limits():
             return program, ()
@@ -74,13 +74,13 @@ class Fitting:
         return fit(program, self.limits, model_rewrites(self.cuts))
 
 
-def fit_all(programs: Sequence[Program], limits: Limits) -> tuple[Fitting, list[Program]]:
+def fit_all(programs: Sequence[Program], limits: Limits) -> tuple[LimitFitter, list[Program]]:
     """Fit a model's programs; return how, and those that can be fitted, including the first.
 
     LimitError if the first cannot be: it is the smallest, and has every parameter.
     """
     if limits == Limits():
-        return Fitting(limits), list(programs)
+        return LimitFitter(limits), list(programs)
     able: list[tuple[Program, Cuts]] = []
     for program in programs:
         try:
@@ -88,7 +88,7 @@ def fit_all(programs: Sequence[Program], limits: Limits) -> tuple[Fitting, list[
         except LimitError:
             if program is programs[0]:
                 raise
-    rule = Fitting(limits, merged(cuts for _, cuts in able))
+    rule = LimitFitter(limits, merged(cuts for _, cuts in able))
     fitted = [rule.fitted(program) for program, _ in able]
     applied = dict.fromkeys(applied for _, some in fitted for applied in some)
-    return Fitting(limits, rule.cuts, tuple(applied)), [program for program, _ in fitted]
+    return LimitFitter(limits, rule.cuts, tuple(applied)), [program for program, _ in fitted]

@@ -47,7 +47,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class AppliedRewrite:
     """An applied rewrite: the limit that required it, and the number of parts."""
 
     strategy: StrategyName
@@ -58,16 +58,18 @@ class Taken:
 class Rewrite(Protocol):
     """Rewrites each call that exceeds a limit, and leaves the others alone."""
 
-    def __call__(self, program: Program, limits: Limits) -> tuple[Program, Sequence[Taken]]:
+    def __call__(
+        self, program: Program, limits: Limits
+    ) -> tuple[Program, Sequence[AppliedRewrite]]:
         """Return the program itself, with nothing applied, if everything is within the limits."""
         ...
 
 
 def fit(
     program: Program, limits: Limits, rewrites: Iterable[Rewrite]
-) -> tuple[Program, tuple[Taken, ...]]:
+) -> tuple[Program, tuple[AppliedRewrite, ...]]:
     """Apply the rewrites one after the other."""
-    applied: list[Taken] = []
+    applied: list[AppliedRewrite] = []
     for rewrite in rewrites:
         program, more = rewrite(program, limits)
         applied += more
