@@ -114,7 +114,7 @@ def test_greedy_answers_are_the_reference_s(chat: Page) -> None:
         question, answer = said(chat, golden.messages[-1]["content"])
         assert question == {"role": "user", "text": golden.messages[-1]["content"], "note": ""}
         assert answer["text"] == golden.text
-        assert ("as many tokens" in answer["note"]) == (golden.end is None)
+        assert ("maximum number of tokens" in answer["note"]) == (golden.end is None)
         chat.run("() => document.querySelector('#new').click()")
         assert chat.run(SHOWN) == []
     assert chat.run("() => changes") > 2  # it came in pieces

@@ -130,7 +130,7 @@ def test_copying_and_writing_out(page: Page, site: Site) -> None:
     said = json.loads(contents["conversation.json"])
     assert [each["content"] for each in said["messages"]] == [text for _, text in shown]
     assert said["model"] == MODEL
-    head = f"# A conversation with {said['model']}\n\n## You\n\n"
+    head = f"# Conversation with {said['model']}\n\n## You\n\n"
     assert contents["conversation.md"].startswith(head)
 
 

@@ -104,7 +104,7 @@ def test_pictures_that_are_cut_off_damaged_or_huge_are_errors(blank: Page) -> No
         (b"", "is empty"),
         (b"no picture at all", "cannot read"),
         (b"\x89PNG\r\n\x1a\n" + checked, "20,000 x 20,000 pixels"),
-        (good()["plain.png"][:50], "ends before its picture does"),
+        (good()["plain.png"][:50], "is truncated"),
     ):
         result = decoded(blank, data)
         assert result["category"] == "input"

@@ -267,11 +267,11 @@ def test_the_parts_by_themselves(page: Page) -> None:
     assert result["values"][0][1] == "24%, 40.0 of 80.0 MB"
     assert result["values"][7][2] == "Loading the weights"  # while the shaders compile
     assert result["why"] == [
-        "On the CPU, by WebAssembly: this browser shows no GPU.",
+        "On the CPU, by WebAssembly: this browser offers no GPU.",
         "On the CPU, by WebAssembly: the GPU is switched off by this page's address.",
         "On the CPU, by WebAssembly: the model does not fit the GPU's memory.",
         "On the CPU, by WebAssembly: faster than this machine's GPU, which is only software.",
-        "On the CPU, by numpy: what was expected to be faster failed here.",
+        "On the CPU, by numpy: a tier that was expected to be faster failed here.",
         "On the CPU, by numpy: as chosen.",
     ]
     assert result["models"] == [

@@ -136,7 +136,7 @@ def test_a_file_the_microphone_and_what_fails(engine: Engine, site: Site) -> Non
     if not engine.name.startswith("firefox"):
         page.page.context.grant_permissions(["microphone"])
     page.run(ALLOW)
-    for end, result in ((STOP, ""), (UNPLUG, "microphone went away")):
+    for end, result in ((STOP, ""), (UNPLUG, "microphone was disconnected")):
         page.run(RECORD)
         wait_for(page, RECORDS)
         page.run(LISTEN, LISTEN_MS)

@@ -145,7 +145,7 @@ async function copy() {
   } catch {
     report.focus();
     report.select();
-    show("copied", "This browser lets no page copy here: the text is selected, copy it by the keyboard or the menu.");
+    show("copied", "This browser does not let the page copy: the text is selected, copy it with the keyboard or the menu.");
   }
 }
 

@@ -133,11 +133,11 @@ function once(work) {
   return () => (promise ??= work());
 }
 
-/** Adapt a snapshot's Python to this page; throws where it was made of another package.
+/** Adapt a snapshot's Python to this page; throws where it was made from another package.
  * @param {any} pyodide @param {string} key @param {Record<string, string>} env */
 export function resume(pyodide, key, env) {
   const module = pyodide.pyimport("bascule.page.snapshot");
   const fits = module.resume(key, JSON.stringify(env));
   module.destroy();
-  if (!fits) throw new Error("it was made of another package");
+  if (!fits) throw new Error("it was made from another package");
 }

@@ -15,11 +15,11 @@ import { BasculeError } from "./protocol.js";
 const ENDINGS = {
   end: "",
   stop: "",
-  length: "This is as many tokens as the settings allow.",
-  context: "The context is full: a new chat has room again.",
+  length: "The answer reached the maximum number of tokens in the settings.",
+  context: "The context is full: begin a new chat.",
 };
 const STOPPED = "Stopped.";
-const NOTHING = "The model had nothing to say.";
+const NOTHING = "The model returned an empty answer.";
 const QUEUED = "Your message is sent as soon as the model is ready.";
 
 const prompt = part("prompt", HTMLTextAreaElement);
@@ -185,7 +185,7 @@ async function copy(text) {
 function save(suffix, type, write) {
   part("export", HTMLDetailsElement).open = false;
   part("export", HTMLDetailsElement).querySelector("summary")?.focus();
-  if (!talk.messages.length) show("queued", "Nothing has been said yet.");
+  if (!talk.messages.length) show("queued", "There are no messages yet.");
   else download(`conversation.${suffix}`, type, write(engine.client.loaded?.model ?? "a model", value("system").trim()));
 }
 

@@ -57,7 +57,7 @@ export class BasculeClient {
     this.#maker = new SnapshotMaker(startSnapshot, this.#config);
     // A page that the browser freezes must not block other tabs by its workers' locks.
     addEventListener("pagehide", () => {
-      this.#end({ category: "cancelled", what: "The page was left.", hint: "Reload it." });
+      this.#end({ category: "cancelled", what: "The page was closed.", hint: "Reload it." });
     });
   }
 
@@ -66,7 +66,7 @@ export class BasculeClient {
     const worker = startWorker();
     worker.onmessage = ({ data }) => this.#onMessage(data);
     worker.onerror = (event) => this.#crash(event.message || "The worker could not start.");
-    worker.onmessageerror = () => this.#crash("A message from the worker was unreadable.");
+    worker.onmessageerror = () => this.#crash("A message from the worker could not be read.");
     // The page has these sooner than a worker, which has to read its own modules first.
     const { port1, port2 } = new MessageChannel();
     sendShipped(this.#config, port1, this.#abort.signal);
@@ -250,7 +250,7 @@ export class BasculeClient {
     }
     const answered = this.#request({ type: "cancel" }).then(() => true);
     if ((await Promise.race([answered, sleep(this.#cancelMs)])) || this.#worker !== worker) return;
-    const what = `It was cancelled; Python did not answer for ${this.#cancelMs / 1000} s and was ended.`;
+    const what = `It was cancelled; Python did not respond for ${this.#cancelMs / 1000} s and was terminated.`;
     this.#end({ category: "cancelled", what, hint: "Load the model again." });
   }
 

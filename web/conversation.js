@@ -68,7 +68,7 @@ export class Conversation {
 
   /** @param {string} model @param {string} system */
   asMarkdown(model, system) {
-    const parts = [`# A conversation with ${model}`];
+    const parts = [`# Conversation with ${model}`];
     if (system) parts.push("## System", system);
     for (const { role, content } of this.messages) parts.push(role === "user" ? "## You" : "## Model", content);
     return `${parts.join("\n\n")}\n`;

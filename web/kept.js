@@ -88,7 +88,7 @@ export class CachePanel {
 
   async #removeAll() {
     await this.#client.cache("rm", null);
-    return "All of it was removed.";
+    return "Everything was removed.";
   }
 
   async #verify() {
@@ -106,7 +106,7 @@ export class CachePanel {
     this.#list.replaceChildren(...models.map((model) => this.#item(model)));
     const known = modelsOf(files.filter(({ kind }) => kind === "fetched"));
     const all = `${count(known.length, "model")}, ${megabytes(sum(files, "stored_nbytes"))} in all.`;
-    this.#status.textContent = text ?? (models.length ? all : "Nothing is kept yet.");
+    this.#status.textContent = text ?? (models.length ? all : "Nothing is stored yet.");
   }
 
   /** @param {CachedModel} model */

@@ -13,7 +13,7 @@ const DATA = ["fetch", "xmlhttprequest", "beacon", "audio", "video"];
  */
 export async function keepOffline(pyodideUrl, files = []) {
   if (!isSecureContext || !("serviceWorker" in navigator)) {
-    console.debug("Not kept for offline use: no service workers here, or the page is not secure.");
+    console.debug("Not stored for offline use: no service workers here, or the page is not secure.");
     return false;
   }
   const script = new URL("./offline.js", import.meta.url);
@@ -32,7 +32,7 @@ export async function keepOffline(pyodideUrl, files = []) {
     (installing ?? waiting ?? active)?.postMessage({ type: "keep", urls }, [port2]);
     return await new Promise((resolve) => (port1.onmessage = ({ data }) => resolve(data)));
   } catch (error) {
-    console.debug(`Not kept for offline use: ${error}`);
+    console.debug(`Not stored for offline use: ${error}`);
     return false;
   }
 }

@@ -128,7 +128,7 @@ async function store(place, response) {
     for (const part of parts) await dropOlder(cache, part);
     return true;
   } catch (error) {
-    console.debug(`Not kept for offline use: ${place} (${error})`); // a full disk, say
+    console.debug(`Not stored for offline use: ${place} (${error})`); // a full disk, say
     return false;
   }
 }

@@ -52,6 +52,6 @@ function refusedPyodide(folder) {
 
 /** For a page without a model of its own. */
 function missingModel() {
-  const what = "This page needs a model of yours.";
+  const what = "This page needs a model.";
   return new BasculeError({ category: "input", what, hint: "Name its folder, or its URL, beside Model." });
 }

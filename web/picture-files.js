@@ -5,7 +5,7 @@ import { BasculeError } from "./protocol.js";
 
 /** The limit of py/bascule/vision/decoding.py. */
 const MAX_PIXELS = 2 ** 26;
-const WHOLE = "Choose a PNG, JPEG, WebP or GIF file that is whole.";
+const WHOLE = "Choose a complete PNG, JPEG, WebP or GIF file.";
 
 /** @param {string} what @param {string} hint */
 function inputFault(what, hint) {
@@ -20,7 +20,7 @@ async function openPicture(file) {
   // Before it is decoded: a small file may contain a picture that fits no memory.
   const claimed = sizeOf(bytes);
   if (claimed) checkSize(file.name, ...claimed);
-  if (!isComplete(bytes)) throw inputFault(`${file.name} ends before its picture does.`, WHOLE);
+  if (!isComplete(bytes)) throw inputFault(`${file.name} is truncated.`, WHOLE);
   /** @type {ImageBitmap} */
   let bitmap;
   try {
@@ -45,7 +45,7 @@ export async function decodePicture(file, maxSide = Infinity) {
     const scale = Math.min(1, maxSide / Math.max(bitmap.width, bitmap.height));
     const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
     const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-    if (!context) throw inputFault("This browser draws no pictures here.", "Reload the page.");
+    if (!context) throw inputFault("This browser cannot draw pictures here.", "Reload the page.");
     context.drawImage(bitmap, 0, 0, width, height);
     return context.getImageData(0, 0, width, height);
   } finally {

@@ -124,7 +124,7 @@ function classifyOne(key) {
   const named = [...new Set(labels.value.split(",").map((label) => label.trim()).filter(Boolean))];
   const picture = pictures.get(key);
   if (!named.length) {
-    show("count", "Write the labels first, with commas between them.");
+    show("count", "Write the labels first, separated by commas.");
     labels.focus();
     return;
   }

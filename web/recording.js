@@ -18,7 +18,7 @@ const BEGINNING_NBYTES = 1 << 18;
 const REFUSALS = new Map([
   ["NotAllowedError", ["The microphone was refused.", "Allow it in the browser's settings of this site, or choose a file."]],
   ["NotFoundError", ["There is no microphone.", "Plug one in, or choose a file."]],
-  ["NotReadableError", ["The microphone is in use elsewhere.", "Close what uses it, or choose a file."]],
+  ["NotReadableError", ["The microphone is in use elsewhere.", "Close the program that uses it, or choose a file."]],
 ]);
 
 /** @param {string} what @param {string} hint */
@@ -58,7 +58,7 @@ async function estimated(file) {
 
 /** @param {number} seconds */
 function checkLength(seconds) {
-  if (seconds > MAX_S) throw inputFault("The recording is longer than 4 hours.", "Cut it, and take each part.");
+  if (seconds > MAX_S) throw inputFault("The recording is longer than 4 hours.", "Split it, and transcribe each part.");
 }
 
 /** Seconds of a sound file from its header; 0 if unknown.
@@ -133,7 +133,7 @@ async function microphone() {
     return await navigator.mediaDevices.getUserMedia({ audio: true });
   } catch (error) {
     const name = error instanceof Error ? error.name : "";
-    const [what, hint] = REFUSALS.get(name) ?? ["This browser gives no microphone to the page.", "Choose a file."];
+    const [what, hint] = REFUSALS.get(name) ?? ["This browser does not let the page use a microphone.", "Choose a file."];
     throw inputFault(what, hint);
   }
 }

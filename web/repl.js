@@ -192,7 +192,7 @@ class ConsolePage {
       this.#worker.terminate();
       this.#log.forget();
       this.#calm();
-      this.#log.text("error", "Python did not stop by itself and starts anew: its variables are gone.\n");
+      this.#log.text("error", "Python did not stop and is restarted: its variables are lost.\n");
       this.#show("booting", "Starting Python again…");
       this.#worker = this.#start();
     }, STOP_MS);

@@ -33,7 +33,7 @@ async function wheelOf({ wheel }) {
 
 async function opened() {
   const snapshots = await openSnapshots();
-  if (!snapshots) throw new Error("this browser keeps nothing here");
+  if (!snapshots) throw new Error("this browser stores nothing here");
   return snapshots;
 }
 

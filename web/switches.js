@@ -25,7 +25,7 @@ export function unknownSwitches(query) {
       (a, b) => a.edits - b.edits,
     );
     const hint = near.edits <= near.known.length / 3 ? ` Did you mean ${near.known}?` : "";
-    return `${shown} in this page's address has no effect: it is no switch of a page.${hint}`;
+    return `${shown} in this page's address has no effect: it is not a switch of a page.${hint}`;
   });
 }
 

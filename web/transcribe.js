@@ -94,7 +94,7 @@ async function transcribe(samples) {
     const speed = `${(seconds / took).toFixed(1)} times real-time speed`;
     show("speed", `${clock(seconds)} in ${took.toFixed(1)} s on ${tier}: ${speed}.`);
     part("nothing", HTMLElement).hidden = transcription.segments.length > 0;
-    show("nothing", "Nobody speaks in this recording.");
+    show("nothing", "No speech was found in this recording.");
     part("downloads", HTMLElement).hidden = !transcription.segments.length;
   } catch (error) {
     const cancelled = error instanceof BasculeError && error.category === "cancelled";
@@ -123,7 +123,7 @@ async function toggleRecording() {
   try {
     await recorder.start((recorded, unplugged) => {
       record.textContent = "Record";
-      show("notes", unplugged ? "The microphone went away; what it heard until then is transcribed." : "");
+      show("notes", unplugged ? "The microphone was disconnected; the recording until then is transcribed." : "");
       take(recorded);
     });
     record.textContent = "Stop recording";

@@ -6,7 +6,7 @@
 /** @type {Record<string, string>} */
 const PLACES = {
   webgpu: "On the GPU, by WebGPU",
-  "webgpu-limited": "On the GPU, by WebGPU at its plainest",
+  "webgpu-limited": "On the GPU, with WebGPU's default limits",
   webnn: "By the browser's neural network API",
   wasm: "On the CPU, by WebAssembly",
   cpu: "On the CPU, by numpy",
@@ -23,7 +23,7 @@ export function whyOf({ tier, decision }, wanted) {
 function causeOf(tier, decision, wanted) {
   if (wanted === tier) return "as chosen";
   if (!decision) return "";
-  if (decision.chosen !== tier) return "what was expected to be faster failed here";
+  if (decision.chosen !== tier) return "a tier that was expected to be faster failed here";
   const gpu = decision.considered.find((each) => each.tier === "webgpu");
   if (tier.startsWith("webgpu") || !gpu) return timed(decision.considered) > 1 ? "the fastest here" : "";
   if (gpu.refused) return refusal(gpu.refused);
@@ -39,7 +39,7 @@ function timed(considered) {
 /** @param {string} refused */
 function refusal(refused) {
   if (refused.includes("BASCULE_")) return "the GPU is switched off by this page's address";
-  if (/navigator\.gpu|adapter/.test(refused)) return "this browser shows no GPU";
+  if (/navigator\.gpu|adapter/.test(refused)) return "this browser offers no GPU";
   if (/memory|room|MB|MiB|bytes/.test(refused)) return "the model does not fit the GPU's memory";
   return "the GPU cannot be used here";
 }

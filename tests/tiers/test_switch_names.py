@@ -94,7 +94,7 @@ def test_an_address_sets_known_switches_alone() -> None:
     assert taken == {"BASCULE_DISABLE_CPU": "1", "BASCULE_MEMORY_MB": "9"}
     bridge, misspelt = warned
     assert (
-        bridge == "BASCULE_BRIDGE in this page's address has no effect: it is no switch of a page."
+        bridge == "BASCULE_BRIDGE in this page's address has no effect: it is not a switch of a page."
     )
     assert misspelt.endswith("Did you mean BASCULE_DISABLE_WEBGPU?")
     pairs = {f"BASCULE_{v}_{n}" for v in ("FORCE", "DISABLE") for n in BackendType.__members__}
