@@ -223,7 +223,7 @@ def test_the_parts_by_themselves(page: Page) -> None:
         """async () => {
           const { LoadProgress } = await import("/loading.js");
           const { whyOf } = await import("/why.js");
-          const { modelsOf } = await import("/kept.js");
+          const { modelsOf } = await import("/cache-panel.js");
           const steps = [
             ["prefetch", 40e6, 80e6, "bytes"], ["python", 0, 1, "steps"],
             ["python", 1, 1, "steps"], ["prefetch", 80e6, 80e6, "bytes"],

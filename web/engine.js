@@ -5,7 +5,7 @@ import { showDecision } from "./decision.js";
 import { megabytes, part, rescueFocus, show } from "./dom.js";
 import { FaultBox } from "./fault.js";
 import { IdleTuner } from "./idle.js";
-import { askToPersist, CachePanel } from "./kept.js";
+import { askToPersist, CachePanel } from "./cache-panel.js";
 import { LoadProgress } from "./loading.js";
 import { keepOffline } from "./offline-client.js";
 import { client, model, onProgress, pyodide, query, refusal } from "./page-client.js";

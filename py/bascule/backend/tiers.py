@@ -105,7 +105,7 @@ TABLE: tuple[TierInfo, ...] = (
     ),
     TierInfo(
         "webgpu-limited",
-        "the GPU, in WebGPU's minimum limits",
+        "the GPU, with WebGPU's default limits",
         "bascule.backend.webgpu.opening",
         _GPU,
         software=_SOFTWARE_GPU,
