@@ -93,9 +93,8 @@ def test_an_address_sets_known_switches_alone() -> None:
     taken, warned, known = of_address(query)
     assert taken == {"BASCULE_DISABLE_CPU": "1", "BASCULE_MEMORY_MB": "9"}
     bridge, misspelt = warned
-    assert (
-        bridge == "BASCULE_BRIDGE in this page's address has no effect: it is not a switch of a page."
-    )
+    problem = "has no effect: it is not a switch of a page."
+    assert bridge == f"BASCULE_BRIDGE in this page's address {problem}"
     assert misspelt.endswith("Did you mean BASCULE_DISABLE_WEBGPU?")
     pairs = {f"BASCULE_{v}_{n}" for v in ("FORCE", "DISABLE") for n in BackendType.__members__}
     assert set(known) == pairs | {"BASCULE_MEMORY_MB", "BASCULE_PLATFORM_NAME"}
