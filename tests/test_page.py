@@ -67,7 +67,7 @@ def test_options() -> None:
     assert options_from_json("{}") == {}
     words = '{"max_tokens": 5, "temperature": 0, "top_p": 0.9, "seed": 7, "stop": "a"}'
     asked = read_options(options_from_json(words))
-    assert (asked.maximum, asked.stop) == (5, ("a",))
+    assert (asked.max_new_tokens, asked.stop) == (5, ("a",))
     assert asked.sampling == Sampling(temperature=0, top_p=0.9, seed=7)
 
 

@@ -245,9 +245,9 @@ def test_all_pairs_take_two_loops_and_no_array_of_all_their_coordinates(
     operands: list[int] = []
     parts = loop_layout.Layout.parts
 
-    def noted(layout: Layout, maximum: int | None) -> Any:
+    def noted(layout: Layout, max_elements: int | None) -> Any:
         operands.extend(each.size for each in layout.operands)
-        return parts(layout, maximum)
+        return parts(layout, max_elements)
 
     monkeypatch.setattr(loop_layout.Layout, "parts", noted)
     p = rng.standard_normal((150, 3)).astype(np.float32)
@@ -318,11 +318,11 @@ def test_a_matrix_by_a_vector_is_one_loop(
     product = HostLoops.product
 
     def of_a_page(loops: HostLoops, node: Node, values: Any) -> Any:
-        maximum, loops.maximum = loops.maximum, None
+        max_elements, loops.max_elements = loops.max_elements, None
         try:
             return product(loops, node, values)
         finally:
-            loops.maximum = maximum
+            loops.max_elements = max_elements
 
     monkeypatch.setattr(HostLoops, "product", of_a_page)
     a = rng.standard_normal(sides).astype(np.float32)

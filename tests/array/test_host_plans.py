@@ -156,11 +156,11 @@ def test_a_matrix_by_a_vector_again(
     product = host_loops.HostLoops.product
 
     def of_a_page(loops: Any, node: Any, values: Any) -> Any:
-        maximum, loops.maximum = loops.maximum, None
+        max_elements, loops.max_elements = loops.max_elements, None
         try:
             return product(loops, node, values)
         finally:
-            loops.maximum = maximum
+            loops.max_elements = max_elements
 
     monkeypatch.setattr(host_loops.HostLoops, "product", of_a_page)
     for _ in range(3):
