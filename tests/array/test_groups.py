@@ -79,8 +79,8 @@ def test_over_any_axes(
         result = np.asarray(formula(xp, xp.asarray(x), axis))
         chains.append(len(by_loops) - before)
         close(result, formula(np, x.astype(np.float64), axis), (x.shape, axis))
-    assert chains.count(1) > 18, "one loop computes all of it"
-    assert by_loops.count(True) > 18
+    assert chains.count(1) > 14, "one loop computes all of it"
+    assert by_loops.count(True) > 14
 
 
 def test_formulas_made_by_chance(
