@@ -185,13 +185,13 @@ def _rewritten(program: Program, plan: str) -> Program:
     call = next(call for call in program.calls if does_attention(call))
     work, x = attention_work(call), call.operands[0]
     assert x is not None
-    queries, heads = x.limits[-2], call.whole("heads")
+    queries, heads = x.limits[-2], call.integer("heads")
     # One query (of one head, where heads come first) is the least that a dispatch can do.
     minimum = work // queries // (heads if rewrites[0] is not QUERIES and HEADS in rewrites else 1)
     limits = Limits(dispatch_work=max(share * work, minimum if QUERIES in rewrites else 1))
     caches = [state for state in program.states if state.name == "cache"]
     if CACHE in rewrites:
-        each = caches[0].nbytes // call.whole("kv_heads")
+        each = caches[0].nbytes // call.integer("kv_heads")
         limits = Limits(max(each, caches[0].nbytes * 0.6), dispatch_work=limits.dispatch_work)
     result, _ = fit(program, limits, rewrites)
     works = [attention_work(call) for call in result.calls if does_attention(call)]

@@ -11,12 +11,12 @@ from bascule.program.graph import Graph
 from bascule.program.ops import (
     OPS,
     cost_of,
+    extends_result,
     is_part,
     matrix_of,
     operand,
-    takes_over,
+    uses_state,
     with_operands,
-    works_on_a_state,
 )
 
 HEADS = {"heads": 4, "kv_heads": 2, "size": 8}
@@ -54,8 +54,8 @@ def test_states_are_what_a_call_updates() -> None:
     with pytest.raises(InputError, match="operand 'position'"):
         graph.call("argmax_token", logits, tokens)
     graph.call("argmax_token", logits, tokens, graph.state("at", (1,), "u32"))
-    assert works_on_a_state("argmax_token")
-    assert not works_on_a_state("attention")
+    assert uses_state("argmax_token")
+    assert not uses_state("attention")
 
 
 def test_operands_by_their_names() -> None:
@@ -79,7 +79,7 @@ def test_parts_are_told_by_attributes_that_are_not_the_whole_s() -> None:
     graph.call("embedding", ids, table, first=7, whole=14)
     graph.call("activate", qkv, kind="relu")
     assert [is_part(call) for call in graph.calls] == [False, True, False, True, False]
-    assert [takes_over(call) for call in graph.calls] == [True, True, False, False, False]
+    assert [extends_result(call) for call in graph.calls] == [True, True, False, False, False]
 
 
 def test_what_calls_cost() -> None:

@@ -27,7 +27,7 @@ def test_it_finds_what_a_regular_expression_finds(tokens: set[str], text: str) -
 @given(st.sets(few, max_size=8), few)
 def test_beginnings_of_longer_tokens(tokens: set[str], text: str) -> None:
     expected = any(token.startswith(text) and token != text for token in tokens)
-    assert TokenFinder(tokens).begins_longer(text) == expected
+    assert TokenFinder(tokens).is_prefix_of_longer(text) == expected
 
 
 @given(st.text())

@@ -269,7 +269,7 @@ class Planned:
 async def test_under_critical_pressure_an_attempt_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "_PAUSE_S", 0.001)
     manager, pressure = RecoveryManager(), Planned("serious", "critical", "critical", "nominal")
-    manager.heed_pressure(pressure)
+    manager.watch_pressure(pressure)
     for pauses in (0, 1, 1):
         assert await manager.execute_with_recovery("step", lambda: 3) == 3
         assert manager.error_recovery.get_recovery_stats().pressure_pauses == pauses
@@ -279,9 +279,9 @@ async def test_under_critical_pressure_an_attempt_waits(monkeypatch: pytest.Monk
 async def test_pressure_that_never_falls_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "_LONGEST_PAUSE_S", 0.01)
     manager = RecoveryManager()
-    manager.heed_pressure(Planned("critical"))
+    manager.watch_pressure(Planned("critical"))
     assert await manager.execute_with_recovery("step", lambda: 3) == 3
     assert manager.error_recovery.get_recovery_stats().pressure_pauses == 1
-    manager.heed_pressure(None)
+    manager.watch_pressure(None)
     assert await manager.execute_with_recovery("step", lambda: 3) == 3
     assert manager.error_recovery.get_recovery_stats().pressure_pauses == 1

@@ -15,7 +15,7 @@ from bascule.backend.webnn.recipe import Array
 from bascule.errors import InputError, UnsupportedModelError
 from bascule.program.compile import freeze
 from bascule.program.graph import Graph
-from bascule.program.ops import ACTIVATIONS, OPS, POOLINGS, works_on_a_state
+from bascule.program.ops import ACTIVATIONS, OPS, POOLINGS, uses_state
 from bascule.program.program import Dim, Program, Shape, Value
 
 if sys.version_info[:2] != (3, 12):
@@ -305,7 +305,7 @@ async def test_inputs_are_checked_before_a_graph_sees_them(backend: WebNnBackend
 def test_what_works_on_a_state_is_not_translated() -> None:
     for name in TRANSLATIONS:
         assert name in OPS
-        assert not works_on_a_state(name)
+        assert not uses_state(name)
 
 
 async def test_ops_without_a_translation_are_refused_by_name(backend: WebNnBackend) -> None:

@@ -67,7 +67,7 @@ def _fuse(
 ) -> None:
     """Record what the kernel of a node would read and compute, cutting off what is too much."""
     while True:
-        inside = [each for each in node.inputs if _goes_inside(node, each, wanted)]
+        inside = [each for each in node.inputs if _is_inlined(node, each, wanted)]
         reads, computes = frozenset[int](), frozenset((id(node),))
         for each in node.inputs:
             if any(each is other for other in inside):
@@ -85,7 +85,7 @@ def _fuse(
     leaves[id(node)], fused[id(node)] = reads, computes
 
 
-def _goes_inside(node: Node, each: Node, wanted: set[int]) -> bool:
+def _is_inlined(node: Node, each: Node, wanted: set[int]) -> bool:
     """Whether an input is computed in the kernel of the node that reads it."""
     if each.is_known or id(each) in wanted or not is_elementwise(each):
         return False
@@ -103,7 +103,7 @@ def _shared(order: Sequence[Node], outputs: set[int]) -> set[int]:
     roots: dict[int, set[int]] = {id(node): set() for node in order}
     costs: dict[int, int] = {}
     for node in order:
-        inside = [each for each in node.inputs if _goes_inside(node, each, outputs)]
+        inside = [each for each in node.inputs if _is_inlined(node, each, outputs)]
         costs[id(node)] = min(1 + sum(costs[id(each)] for each in inside), 1 << 30)
     result: set[int] = set()
     for node in reversed(order):

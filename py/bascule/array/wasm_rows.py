@@ -38,11 +38,11 @@ def _both(instruction: str) -> Mapping[str, str]:
     return {"i": _AB + f"i32x4.{instruction}_s", "u": _AB + f"i32x4.{instruction}_u"}
 
 
-def _alike(text: str, kinds: str = "iu") -> Mapping[str, str]:
+def _same_for(text: str, kinds: str = "iu") -> Mapping[str, str]:
     return dict.fromkeys(kinds, text)
 
 
-_EQUAL = {**_alike(_AB + "i32x4.eq", "biu"), "f": _AB + "f32x4.eq"}
+_EQUAL = {**_same_for(_AB + "i32x4.eq", "biu"), "f": _AB + "f32x4.eq"}
 _NOT = "{a} v128.not"
 # The sum of 1 if positive and -1 if negative: a mask is -1.
 _SIGN_F = (
@@ -53,19 +53,19 @@ _SIGN_F = (
 _SIGN_I = "{a} i32x4.const 0 i32x4.lt_s {a} i32x4.const 0 i32x4.gt_s i32x4.sub"
 
 TEMPLATES: Mapping[str, Mapping[str, str]] = {
-    "copy": _alike("{a}", "biuf"),
-    "positive": _alike("{a}", "biuf"),
-    "where": _alike("{a} {b} {c} v128.bitselect", "biuf"),
+    "copy": _same_for("{a}", "biuf"),
+    "positive": _same_for("{a}", "biuf"),
+    "where": _same_for("{a} {b} {c} v128.bitselect", "biuf"),
     "philox": {"u": "{a} {b} {c} call $philox"},
-    "add": {"f": _AB + "f32x4.add", "b": _AB + "v128.or", **_alike(_AB + "i32x4.add")},
-    "subtract": {"f": _AB + "f32x4.sub", **_alike(_AB + "i32x4.sub")},
-    "multiply": {"f": _AB + "f32x4.mul", "b": _AB + "v128.and", **_alike(_AB + "i32x4.mul")},
+    "add": {"f": _AB + "f32x4.add", "b": _AB + "v128.or", **_same_for(_AB + "i32x4.add")},
+    "subtract": {"f": _AB + "f32x4.sub", **_same_for(_AB + "i32x4.sub")},
+    "multiply": {"f": _AB + "f32x4.mul", "b": _AB + "v128.and", **_same_for(_AB + "i32x4.mul")},
     "divide": {"f": _AB + "f32x4.div"},
     "pow": _part("pow_f", 2),
-    "negative": {"f": "{a} f32x4.neg", **_alike("{a} i32x4.neg")},
+    "negative": {"f": "{a} f32x4.neg", **_same_for("{a} i32x4.neg")},
     "abs": {"f": "{a} f32x4.abs", "i": "{a} i32x4.abs", "u": "{a}"},
     "reciprocal": {"f": "f32x4.const 1 {a} f32x4.div"},
-    "square": {"f": "{a} {a} f32x4.mul", **_alike("{a} {a} i32x4.mul")},
+    "square": {"f": "{a} {a} f32x4.mul", **_same_for("{a} {a} i32x4.mul")},
     "sign": {"f": _SIGN_F, "i": _SIGN_I, "u": "{a} i32x4.const 1 i32x4.min_u"},
     "maximum": {"f": _AB + "f32x4.max", **_both("max")},
     "minimum": {"f": _AB + "f32x4.min", **_both("min")},
@@ -74,7 +74,7 @@ TEMPLATES: Mapping[str, Mapping[str, str]] = {
     "trunc": _rounded("trunc"),
     "round": _rounded("nearest"),
     "equal": _EQUAL,
-    "not_equal": {**_alike(_AB + "i32x4.ne", "biu"), "f": _AB + "f32x4.ne"},
+    "not_equal": {**_same_for(_AB + "i32x4.ne", "biu"), "f": _AB + "f32x4.ne"},
     "less": _compared("lt"),
     "less_equal": _compared("le"),
     "greater": _compared("gt"),
@@ -83,24 +83,24 @@ TEMPLATES: Mapping[str, Mapping[str, str]] = {
     "logical_or": {"b": _AB + "v128.or"},
     "logical_xor": {"b": _AB + "v128.xor"},
     "logical_not": {"b": _NOT},
-    "isnan": {"f": "{a} {a} f32x4.ne", **_alike("i32x4.const 0")},
-    "isinf": {"f": f"{{a}} f32x4.abs {_INFINITY} f32x4.eq", **_alike("i32x4.const 0")},
-    "isfinite": {"f": f"{{a}} f32x4.abs {_INFINITY} f32x4.lt", **_alike("i32x4.const -1")},
+    "isnan": {"f": "{a} {a} f32x4.ne", **_same_for("i32x4.const 0")},
+    "isinf": {"f": f"{{a}} f32x4.abs {_INFINITY} f32x4.eq", **_same_for("i32x4.const 0")},
+    "isfinite": {"f": f"{{a}} f32x4.abs {_INFINITY} f32x4.lt", **_same_for("i32x4.const -1")},
     "signbit": {"f": "{a} i32.const 31 i32x4.shr_s"},
     "copysign": {"f": f"{{b}} {{a}} {_SIGN} v128.bitselect"},
     "hypot": _part("hypot_f", 2),
     "atan2": _part("atan2_f", 2),
     "logaddexp": _part("logaddexp_f", 2),
-    "bitwise_and": _alike(_AB + "v128.and", "biu"),
-    "bitwise_or": _alike(_AB + "v128.or", "biu"),
-    "bitwise_xor": _alike(_AB + "v128.xor", "biu"),
+    "bitwise_and": _same_for(_AB + "v128.and", "biu"),
+    "bitwise_or": _same_for(_AB + "v128.or", "biu"),
+    "bitwise_xor": _same_for(_AB + "v128.xor", "biu"),
     # By a number that all lanes share: see `loops.is_loopable`.
-    "bitwise_left_shift": _alike("{a} {b} i32x4.extract_lane 0 i32x4.shl"),
+    "bitwise_left_shift": _same_for("{a} {b} i32x4.extract_lane 0 i32x4.shl"),
     "bitwise_right_shift": {
         "i": "{a} {b} i32x4.extract_lane 0 i32x4.shr_s",
         "u": "{a} {b} i32x4.extract_lane 0 i32x4.shr_u",
     },
-    "bitwise_invert": _alike(_NOT, "biu"),
+    "bitwise_invert": _same_for(_NOT, "biu"),
     "sqrt": {"f": "{a} f32x4.sqrt"},
     **{
         name: _part(f"{name}_f")

@@ -92,11 +92,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _no_constant(name: str) -> Any:
+def _reject_constant(name: str) -> Any:
     raise JsonFault(f"{name} is not a JSON number")
 
 
-_STRICT: dict[str, Any] = {"object_pairs_hook": _unique, "parse_constant": _no_constant}
+_STRICT: dict[str, Any] = {"object_pairs_hook": _unique, "parse_constant": _reject_constant}
 
 
 def _check_size(data: bytes, limits: JsonLimits) -> None:

@@ -38,7 +38,7 @@ class Evidence:
         return median(self.seconds) if len(self.seconds) >= ENOUGH_RUNS else None
 
     @property
-    def trouble(self) -> str:
+    def problem(self) -> str:
         """Why other tiers should be tried first; empty if there is no reason."""
         failed = self.failed_in_a_row >= FAILURES_IN_A_ROW
         return f"its last {self.failed_in_a_row} runs of this failed" if failed else ""

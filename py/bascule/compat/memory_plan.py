@@ -135,7 +135,9 @@ def _batched(settings: BatchSettings, backend: Backend, fitting: LimitFitter) ->
 
     @cache
     def of_bucket(bucket: Bucket) -> PassBytes:
-        programs = fitting.able([settings.program(bucket)])  # none: the device cannot hold it
+        programs = fitting.fit_possible(
+            [settings.program(bucket)]
+        )  # none: the device cannot hold it
         return backend.pass_nbytes(programs[0]) if programs else PassBytes()
 
     def max_nbytes(limits: PassLimits) -> int:

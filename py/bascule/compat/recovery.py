@@ -61,7 +61,7 @@ class RecoveryManager:
         """Call `free`, which may be async, when memory runs out; it may return the bytes freed."""
         self._frees.append(free)
 
-    def heed_pressure(self, pressure: Pressure | None) -> None:
+    def watch_pressure(self, pressure: Pressure | None) -> None:
         """Before each attempt wait while that is "critical", at most two seconds; None: stop that.
 
         Pass what `bascule.open_pressure` returned. It stays the caller's to close.
@@ -109,8 +109,8 @@ class RecoveryManager:
         self.error_recovery.note_freed(total)
         return total
 
-    async def breathe(self) -> None:
-        """Wait as `heed_pressure` says."""
+    async def wait_under_pressure(self) -> None:
+        """Wait as `watch_pressure` says."""
         until, paused = monotonic() + _LONGEST_PAUSE_S, False
         while self._pressure is not None and self._pressure.state == "critical":
             paused = True
@@ -146,7 +146,7 @@ class _Run:
     async def go(self) -> Any:
         attempt, retries = Attempt(), 0
         while True:
-            await self._manager.breathe()
+            await self._manager.wait_under_pressure()
             started = monotonic()
             try:
                 value = self._call(attempt)

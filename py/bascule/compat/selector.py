@@ -250,8 +250,8 @@ class IntelligentBackendSelector:
             return Candidate(facts.tier, refused)
         key = workload.operation_type, workload.bucket
         evidence = self._history.evidence(key).get(facts.tier) if self.enable_learning else None
-        if evidence and evidence.trouble:
-            return Candidate(facts.tier, source=evidence.trouble)
+        if evidence and evidence.problem:
+            return Candidate(facts.tier, source=evidence.problem)
         if evidence and evidence.typical_s is not None:
             return Candidate(facts.tier, "", evidence.typical_s, "measured here")
         if costs is not None:

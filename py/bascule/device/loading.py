@@ -164,7 +164,7 @@ async def load_model(
     """
     warn_of_unknown_names()
     clock = _Clock()
-    notify = clock.lapping(settings.progress or _silent)
+    notify = clock.timed_progress(settings.progress or _silent)
     weights = format_of(settings.quantize)
     if settings.stream_weights and weights is not None:
         expected = "weights as the files have them with stream_weights"
@@ -401,7 +401,7 @@ class _Clock:
         self.laps[name] = self.laps.get(name, 0.0) + 1e3 * (now - self._last)
         self._last = now
 
-    def lapping(self, progress: ProgressCallback) -> ProgressCallback:
+    def timed_progress(self, progress: ProgressCallback) -> ProgressCallback:
         """Wrap `progress`, and tell the tokenizer's time from the config's by its stages."""
 
         def notify(step: Progress) -> None:

@@ -121,11 +121,13 @@ class _Check:
 def _checks(has: Capabilities, needs: CapabilityRequirements) -> Iterator[_Check]:
     yield from _device_checks(has, needs)
     for name in sorted(needs.needs):
-        yield _yes(name, getattr(has, name), _why(has, name))
+        yield _flag_check(name, getattr(has, name), _why(has, name))
     for kind in _SETS:
         present: frozenset[str] | None = getattr(has, kind)
         for name in sorted(getattr(needs, kind)):
-            yield _yes(name, None if present is None else name in present, _why(has, "webgpu"))
+            yield _flag_check(
+                name, None if present is None else name in present, _why(has, "webgpu")
+            )
     for name, size in sorted(needs.limits.items()):
         yield _size(name, size, (has.limits or {}).get(name), _why(has, "webgpu"))
     if needs.subgroup_size:
@@ -147,24 +149,24 @@ def _device_checks(has: Capabilities, needs: CapabilityRequirements) -> Iterator
         ("convolution_support", computes),
     ):
         if getattr(needs, name):
-            yield _yes(name, present, _why(has, "webgpu", "dispatch"))
+            yield _flag_check(name, present, _why(has, "webgpu", "dispatch"))
     for name, present in (
         ("graph_api", None if has.webnn is None else bool(has.webnn)),
         ("ane_support", None if has.webnn is None else "npu" in has.webnn),
     ):
         if getattr(needs, name):
-            yield _yes(name, present, _why(has, "webnn"))
+            yield _flag_check(name, present, _why(has, "webnn"))
     if needs.hardware_adapter:
         present = None if has.software is None else not has.software
         name = has.adapter_name if has.has_adapter else _why(has, "webgpu")
-        yield _yes("hardware_adapter", present, name)
+        yield _flag_check("hardware_adapter", present, name)
 
 
 def _why(has: Capabilities, *names: str) -> str:
     return "; ".join(has.problems[name] for name in names if name in has.problems)
 
 
-def _yes(name: str, present: bool | None, why: str) -> _Check:
+def _flag_check(name: str, present: bool | None, why: str) -> _Check:
     if present:
         return _Check(name, 1.0, "yes", "yes")
     return _Check(name, 0.0, "yes", _unknown(why) if present is None else _with("no", why))

@@ -28,9 +28,9 @@ class Settings:
 
     def size(self, key: str, default: int | None = None, largest: int = _LARGEST) -> int:
         """Return an integer from 1 to `largest`."""
-        return self.whole(key, default, 1, largest)
+        return self.integer(key, default, 1, largest)
 
-    def whole(self, key: str, default: int | None, minimum: int, maximum: int = _LARGEST) -> int:
+    def integer(self, key: str, default: int | None, minimum: int, maximum: int = _LARGEST) -> int:
         """Return an integer from `minimum` to `maximum`."""
         value = self._settings.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:

@@ -16,7 +16,7 @@ from bascule.choosing.openers import OpenDevice
 from bascule.compat.platform import UnifiedWebPlatform
 from bascule.device.device import Device
 from bascule.errors import InputError
-from bascule.observe.roofline import ShaderPerformance, held_against, measure_roofline
+from bascule.observe.roofline import ShaderPerformance, compare_with_roofline, measure_roofline
 from bascule.observe.shader_trace import ShaderTrace
 from bascule.observe.visualization import filled
 from bascule.tasks.loaded import LoadedModel
@@ -121,7 +121,7 @@ class WebGPUDebugger:
             expected, result = "a trace with timed dispatches", str(trace)
             hint = "End a PerformanceMonitor on this device first, and use tier='webgpu'."
             raise InputError("analyze_shader_performance", expected, result, hint=hint)
-        self.performance = held_against(await measure_roofline(backend), trace.calls)
+        self.performance = compare_with_roofline(await measure_roofline(backend), trace.calls)
         return self.performance
 
     def _need_trace(self, verb: str) -> ShaderTrace:

@@ -104,7 +104,7 @@ async def measure_roofline(
     return Roofline(copy_cost.nbytes / copy_s, flops_per_s, timed_by)
 
 
-def held_against(roofline: Roofline, calls: Sequence[TracedCall]) -> ShaderPerformance:
+def compare_with_roofline(roofline: Roofline, calls: Sequence[TracedCall]) -> ShaderPerformance:
     """Compare each timed dispatch with the roofline, by the op table's costs at the run's sizes."""
     results: list[DispatchPerformance] = []
     for each in calls:

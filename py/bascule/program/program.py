@@ -112,7 +112,7 @@ class Call:
         assert isinstance(value, int | float)
         return value
 
-    def whole(self, name: str) -> int:
+    def integer(self, name: str) -> int:
         """Return an attribute that is an integer by the op's row."""
         value = self.attribute(name)
         assert isinstance(value, int)

@@ -256,7 +256,7 @@ class BatchedModel(LoadedModel):
         used = list(reversed(self._prepared))  # the latest first
         others = [b for b in all_buckets(self.max_tokens, self._max_rows) if b not in used]
         others.sort(key=lambda b: b.batch * b.tokens)
-        return self._fitting.able(map(self._passes.program, [*used, *others]))
+        return self._fitting.fit_possible(map(self._passes.program, [*used, *others]))
 
     @property
     def _batch_stats(self) -> dict[str, float]:

@@ -158,7 +158,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
     def _move(self, reopened: ReopenedDevice) -> None:
         self._earlier_crossings = self._crossings
         super()._move(reopened)
-        self._settle_in()
+        self._allocate_early()
 
     @asynccontextmanager
     async def _alone(self) -> AsyncGenerator[None]:
@@ -249,7 +249,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
                 in_vain = 1 if len(result.ids) > n_before else in_vain + 1
                 if in_vain > _TRIES_WITH_LESS:
                     raise
-                self._relieve()
+                self._free_memory()
                 if in_vain > 1:
                     self._programs.take_less()
             finally:
@@ -330,7 +330,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
     def _planned_nbytes(self) -> int:
         return self._programs.planned_nbytes + self._cache.states.nbytes
 
-    def _relieve(self) -> None:
+    def _free_memory(self) -> None:
         """Free everything but the weights: memory has run out during a generation."""
         self._totals["memory_retries"] += 1
         self._close_programs()
@@ -340,7 +340,7 @@ class GeneratingModel(LoadedModel, Generic[P]):
         """Allocate a cache again if it was freed for its memory."""
         if not self._cache.states.nbytes:
             longest = self._programs.longest
-            self._settle_in()
+            self._allocate_early()
             self._programs.longest = longest
 
 

@@ -143,7 +143,7 @@ class ImageTextModel(ImageRuns, BatchedModel):
 
     async def _tune(self, budget_s: float, progress: ProgressCallback | None) -> TuneReport:
         """See `BatchedModel.tune`: texts' buckets and images' passes share the budget."""
-        programs = self._fitting.able(self._settings.programs())
+        programs = self._fitting.fit_possible(self._settings.programs())
         try:
             report = await self._backend.tune(programs, budget_s=budget_s, progress=progress)
         finally:

@@ -156,7 +156,7 @@ class ImageModel(ImageRuns):
 
     def _tunable(self) -> list[Program]:
         """See `LoadedModel._tunable`."""
-        return self._fitting.able(self._settings.programs())
+        return self._fitting.fit_possible(self._settings.programs())
 
     @property
     def stats(self) -> dict[str, float]:

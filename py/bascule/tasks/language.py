@@ -84,9 +84,9 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
         self._template = settings.template
         self._settings = settings
         self._cache_dtype = cache_dtype
-        self._settle_in()
+        self._allocate_early()
 
-    def _settle_in(self) -> None:
+    def _allocate_early(self) -> None:
         decoder, length, dtype = self._settings.decoder, self.max_length, self._cache_dtype
         initial = rotary_states(decoder.config)
         self._cache = KvCache(
@@ -222,7 +222,7 @@ class LanguageModel(GeneratingModel[LanguagePrograms]):
                 except DEVICE_ERRORS as lost:
                     await self.revive(lost, backend)
                 except NO_MEMORY:
-                    self._relieve()
+                    self._free_memory()
                     self._programs.take_less()
                 return self._rows(await self._logits(checked, progress))
 

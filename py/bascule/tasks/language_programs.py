@@ -62,11 +62,11 @@ class LanguagePrograms:
     def essential(self) -> list[Program]:
         """See `essential_programs`; those that the device can hold."""
         programs = essential_programs(self._decoder, self._max_length, self._cache)
-        return self._fitting.able(programs)
+        return self._fitting.fit_possible(programs)
 
     def of_sample(self, length: int) -> list[Program]:
         """Return the programs for the logits of that many tokens, and for the next token."""
-        logits = self._fitting.able(map(self._plain, _kinds("logits", length, False)))
+        logits = self._fitting.fit_possible(map(self._plain, _kinds("logits", length, False)))
         return [*logits[:1], self._program(_Kind("argmax", 1, False))]
 
     async def prefill(self, n_remaining: int, *, window: bool) -> tuple[int, Executable]:

@@ -262,11 +262,11 @@ class LoadedModel(Closing):
             return False
         self._close_programs()
         self._cache_dtype = "f32"
-        self._settle_in()
+        self._allocate_early()
         self._note_steps([f"a float16 KV cache was replaced by a float32 one: {why}"])
         return True
 
-    def _settle_in(self) -> None:
+    def _allocate_early(self) -> None:
         """Allocate a cache and programs on the backend, unless first use does."""
 
     def _prepare_anew(self) -> None:

@@ -242,13 +242,13 @@ def first_files() -> dict[str, Any]:
     """
     weights = (".safetensors", ".gguf", ".bin")
 
-    def sorted_out(files: Iterable[str]) -> dict[str, list[str]]:
+    def by_size(files: Iterable[str]) -> dict[str, list[str]]:
         large = [file for file in files if file.endswith(weights)]
         return {"small": [file for file in files if file not in large], "large": large}
 
     return {
-        "models": {model.name: sorted_out(tuple(model.files)) for model in KNOWN.values()},
-        "folders": [sorted_out(layout) for layout in _LAYOUTS],
+        "models": {model.name: by_size(tuple(model.files)) for model in KNOWN.values()},
+        "folders": [by_size(layout) for layout in _LAYOUTS],
     }
 
 

@@ -308,7 +308,7 @@ class SpeechModel(LoadedModel):
         return planned + self._prepared.rows.planned_nbytes + self._prepared.states.nbytes
 
     def _tunable(self) -> list[Program]:
-        return self._fitting.able(self._programs())
+        return self._fitting.fit_possible(self._programs())
 
     @property
     def stats(self) -> dict[str, float]:

@@ -55,9 +55,9 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
         self._transformer = settings.transformer
         self.max_length = settings.transformer.max_length
         self.vocabulary = settings.transformer.config.vocabulary
-        self._settle_in()
+        self._allocate_early()
 
-    def _settle_in(self) -> None:
+    def _allocate_early(self) -> None:
         transformer, slots = self._transformer, self._transformer.slots
         self._cache = KvCache(
             self._backend,
@@ -245,7 +245,7 @@ class TextToTextModel(GeneratingModel[TransformPrograms]):
                     raise
                 await self.revive(lost, backend)
             except NO_MEMORY:
-                self._relieve()
+                self._free_memory()
                 break
         for builder in writings:
             if not builder.result.stop_reason:

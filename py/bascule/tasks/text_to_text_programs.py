@@ -143,7 +143,7 @@ class TransformPrograms:
 
     def essential(self) -> list[Program]:
         """See `generating.Programs`."""
-        return self._fitting.able(self._transformer.programs())
+        return self._fitting.fit_possible(self._transformer.programs())
 
     def take_less(self) -> bool:
         """See `generating.Programs`: there is nothing smaller."""

@@ -190,7 +190,7 @@ class VoiceActivityModel(LoadedModel):
         return sum(program.planned_nbytes for program in voice_programs(self._family))
 
     def _tunable(self) -> list[Program]:
-        return self._fitting.able(voice_programs(self._family))
+        return self._fitting.fit_possible(voice_programs(self._family))
 
     @property
     def stats(self) -> dict[str, float]:

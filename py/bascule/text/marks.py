@@ -64,8 +64,8 @@ class Marker:
         sizes = range(1, min(self._longest, len(bare) + 1))
         head, tail = folded(bare[: self._longest]), folded(bare[-self._longest :])
         inside = len(bare) <= self._longest and head in self._insides
-        before = inside or any(self._backwards.begins_longer(head[:n][::-1]) for n in sizes)
-        after = any(self._finder.begins_longer(tail[-n:]) for n in sizes)
+        before = inside or any(self._backwards.is_prefix_of_longer(head[:n][::-1]) for n in sizes)
+        after = any(self._finder.is_prefix_of_longer(tail[-n:]) for n in sizes)
         marked = (mark if before else "") + bare + (mark if after else "")
         return text[:start] + marked + text[start + len(bare) :]
 

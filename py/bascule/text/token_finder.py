@@ -45,7 +45,7 @@ class TokenFinder:
                 if token is not None:
                     yield start.start(), token
 
-    def begins_longer(self, text: str) -> bool:
+    def is_prefix_of_longer(self, text: str) -> bool:
         """Whether a text is a prefix of a longer token."""
         after = bisect_right(self._sorted, text)
         return after < len(self._sorted) and self._sorted[after].startswith(text)

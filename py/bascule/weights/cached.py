@@ -143,7 +143,7 @@ class CachedFile:
         """Read all bytes of a small file; the server need not report its size."""
         if self.entry.nbytes >= 0:
             return b"".join([await self.chunk(i) for i in range(len(self.entry.hashes))])
-        data = await self.remote.whole(max_nbytes)
+        data = await self.remote.read_all(max_nbytes)
         assert self.remote.version is not None
         self._entry = self._fresh(self.remote.version, self._chunk_nbytes)
         for index in range(len(self.entry.hashes)):
@@ -341,7 +341,7 @@ class CachedFile:
             with suppress(RuntimeError):  # it is being read by a task that was cancelled
                 await run.parts.aclose()
 
-    def trust(self) -> None:
+    def cache_waiting(self) -> None:
         """Cache the chunks that waited for the model's header to be read."""
         waiting, self._waiting = self._waiting, {}
         for digest, data in waiting.items():

@@ -79,7 +79,7 @@ class _Cursor:
         return ModelFileError(self._file, problem)
 
     @property
-    def nbytes_left(self) -> int:
+    def remaining_nbytes(self) -> int:
         """Bytes that remain."""
         return self._nbytes - self.at
 
@@ -108,8 +108,8 @@ async def read_bin_header(read: Read, nbytes: int, file: str) -> BinHeader:
         if alias in variables or name not in variables:
             raise cursor.fail(f"its alias {alias[:80]!r} of {name[:80]!r} cannot be")
         variables[alias] = variables[name]
-    if cursor.nbytes_left:
-        raise cursor.fail(f"{cursor.nbytes_left:,} bytes follow its last alias")
+    if cursor.remaining_nbytes:
+        raise cursor.fail(f"{cursor.remaining_nbytes:,} bytes follow its last alias")
     return BinHeader(specification, variables)
 
 

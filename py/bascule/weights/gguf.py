@@ -206,15 +206,15 @@ def _array(reader: Reader, where: str, depth: int) -> Sequence[Value]:
     code = reader.u32(where)
     count = reader.u64(where)
     if code == _STRING:
-        reader.could_need(count * 8, where)
-        reader.spend(count, where)
+        reader.check_room(count * 8, where)
+        reader.count_items(count, where)
         return reader.strings(count, where)
     if code == _BOOL:
-        reader.spend(count, where)
+        reader.count_items(count, where)
         return _bools(reader, count, where)
     if code == _ARRAY:
-        reader.could_need(count * 12, where)
-        reader.spend(count * INNER_ARRAY_ITEMS, where)
+        reader.check_room(count * 12, where)
+        reader.count_items(count * INNER_ARRAY_ITEMS, where)
         return tuple(_array(reader, where, depth + 1) for _ in range(count))
     return _numbers(reader, code, count, where)
 

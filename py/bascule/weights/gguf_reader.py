@@ -56,10 +56,10 @@ class Reader:
         end = self.at + nbytes
         if end <= len(self.data) and end <= MAX_HEADER_NBYTES:
             return
-        self.could_need(nbytes, where)
+        self.check_room(nbytes, where)
         raise HeaderTooShort(end)
 
-    def could_need(self, nbytes: int, where: str) -> None:
+    def check_room(self, nbytes: int, where: str) -> None:
         """Check that the file, and its header, have room for `nbytes` more bytes."""
         remaining = self.file_nbytes - self.at
         if nbytes > remaining:
@@ -88,7 +88,7 @@ class Reader:
         count = self.u64(where)
         if count > max_count:
             raise self.fault(where, f"at most {max_count:,}", f"{count:,}")
-        self.could_need(count * min_nbytes, where)
+        self.check_room(count * min_nbytes, where)
         return count
 
     def name(self, where: str, max_nbytes: int) -> str:
@@ -132,7 +132,7 @@ class Reader:
             self.need(self.u64(where), f"{where}, string {len(results):,}")
         return tuple(results)
 
-    def spend(self, count: int, where: str) -> None:
+    def count_items(self, count: int, where: str) -> None:
         """Count strings, booleans and nested arrays; an error once there are too many in total."""
         if count > self.items_left:
             expected = f"at most {MAX_ITEMS:,} strings, booleans and inner arrays (as 16) in all"

@@ -136,7 +136,7 @@ class Remote:
         self.version = await self._retried(ask, retry)
         return self.version
 
-    async def whole(self, max_nbytes: int) -> bytes:
+    async def read_all(self, max_nbytes: int) -> bytes:
         """Read a whole file of any or unknown size; ModelFileError past `max_nbytes` bytes."""
 
         async def fetch() -> bytes:
@@ -242,7 +242,7 @@ class Remote:
             problem = f"more than {_MAX_REDIRECTS} redirects"
             raise SourceError(self.url, problem) from None
         except httpx.HTTPError as error:
-            raise _trouble(error, retry) from None
+            raise _network_error(error, retry) from None
         except (httpx.InvalidURL, ValueError, OSError) as error:  # where a redirect leads, say
             problem = f"its address cannot be used ({error})"
             raise SourceError(self.url, problem, hint=_ADDRESS_HINT) from None
@@ -256,7 +256,7 @@ class Remote:
             async for part in response.aiter_raw():
                 yield part
         except httpx.HTTPError as error:
-            raise _trouble(error, self._patience) from None
+            raise _network_error(error, self._patience) from None
 
     async def _retried(self, work: Callable[[], Awaitable[T]], retry: RetryPolicy) -> T:
         failures = 0
@@ -283,7 +283,7 @@ class Remote:
         await asyncio.sleep(max(random.random() * longest, error.retry_after_s))
 
 
-def _trouble(error: httpx.HTTPError, retry: RetryPolicy) -> _NetworkError:
+def _network_error(error: httpx.HTTPError, retry: RetryPolicy) -> _NetworkError:
     if isinstance(error, httpx.TimeoutException):
         return _NetworkError(f"nothing came for {retry.stall_s:g} s")
     detail = f": {error}" if str(error) else ""

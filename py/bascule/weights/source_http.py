@@ -86,7 +86,7 @@ class HttpSource:
         result = await self._open(file)
         self._keeping.trusted = True  # the pieces come from the file's header
         for each in self._files.values():
-            each.trust()
+            each.cache_waiting()
         check_ends(pieces, result.entry.nbytes, result.url)
         chunk, count = result.entry.chunk_nbytes, len(result.entry.hashes)
         digest = self._hashes.get(file, "")

@@ -153,7 +153,7 @@ async def _measure(bench: _Bench, job: _Job, report: TuneReport, share: float) -
             raise _OutOfTimeError
         first_ms = {default.variant: once}
         for kernel in variants[1:]:
-            if 4e-3 * once > bench.left_s:  # another may well be that much slower
+            if 4e-3 * once > bench.remaining_s:  # another may well be that much slower
                 raise _OutOfTimeError
             fault, first_ms[kernel.variant] = await _fault(bench, scratch, kernel, expected)
             if fault:
@@ -283,7 +283,7 @@ class _Bench:
             self.gpu.forget(self._idle)
 
     @property
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         """Seconds that remain of the budget."""
         return self._end - perf_counter()
 
@@ -297,7 +297,7 @@ class _Bench:
 
         An estimate, before the other candidates' times are known: each runs at least once.
         """
-        return once_ms * (variants + _ROUNDS + _PAIRS) <= share * self.left_s * 1e3
+        return once_ms * (variants + _ROUNDS + _PAIRS) <= share * self.remaining_s * 1e3
 
     def note(self, call: Call, once_ms: float) -> None:
         """Record how long such a call takes, to estimate others."""
@@ -327,7 +327,7 @@ class _Bench:
         return await self._run(scratch, kernel, count) / count
 
     async def _run(self, scratch: _Scratch, kernel: Kernel, count: int) -> float:
-        if self.left_s <= 0:
+        if self.remaining_s <= 0:
             raise _OutOfTimeError
         sizes = {
             d.name: d.limit for v in kernel.operands for d in v.shape if not isinstance(d, int)

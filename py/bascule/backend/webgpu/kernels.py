@@ -20,10 +20,10 @@ from bascule.backend.webgpu.kernels_sampling import SAMPLING_ROWS
 from bascule.backend.webgpu.kernels_signal import SIGNAL_ROWS
 from bascule.backend.webgpu.kernels_text import TEXT_ROWS
 from bascule.backend.webgpu.launch import (
-    a_lane_each,
     elementwise,
     fits,
     flat,
+    lane_per_element,
     normalise_groups,
     normalise_rows,
     operand,
@@ -188,7 +188,7 @@ def _pool(call: Call, adapter: AdapterInfo) -> Variants:
 
     parts = ("skipped_given" if call.operands[2] else "skipped_none",)
     kind = {"KIND": float(POOLINGS.index(str(call.attribute("kind"))))}
-    return a_lane_each(call, numbers, parts=parts, constants=kind)
+    return lane_per_element(call, numbers, parts=parts, constants=kind)
 
 
 def _activate(call: Call, adapter: AdapterInfo) -> Variants:
@@ -203,7 +203,7 @@ def _repeating(call: Call, adapter: AdapterInfo) -> Variants:
     def numbers(sizes: Sizes) -> Numbers:
         return {"n": prod(x.sizes(sizes)), "period": prod(y.sizes(sizes))}
 
-    return a_lane_each(call, numbers)
+    return lane_per_element(call, numbers)
 
 
 _ROWS: dict[str, Callable[[Call, AdapterInfo], Variants]] = {

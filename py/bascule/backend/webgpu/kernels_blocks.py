@@ -11,7 +11,7 @@ from math import prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, Workgroups, make_kernel
-from bascule.backend.webgpu.launch import a_lane_each, by_workgroup, fits, operand
+from bascule.backend.webgpu.launch import by_workgroup, fits, lane_per_element, operand
 from bascule.base.dtypes import DType
 from bascule.errors import InputError
 from bascule.program.program import Call, Sizes, Value
@@ -66,7 +66,7 @@ def _gated_any(call: Call, activation: str) -> Variants:
     def numbers(sizes: Sizes) -> Numbers:
         return {"rows": prod(x.sizes(sizes)[:-1]), "cols": cols, "inner": inner}
 
-    return a_lane_each(call, numbers, name="gated_any", parts=(activation,))
+    return lane_per_element(call, numbers, name="gated_any", parts=(activation,))
 
 
 def embedding(call: Call, adapter: AdapterInfo) -> Variants:
@@ -87,7 +87,7 @@ def embedding(call: Call, adapter: AdapterInfo) -> Variants:
     parts = (*(() if plain else _WEIGHTS[table.dtype]), position, row_bias, before)
     name = "embedding" if plain else "embedding_blocks"
     lanes = prod(ids.limits) * (table.limits[1] if plain else runs)
-    return a_lane_each(call, numbers, name=name, lanes=lanes, parts=parts)
+    return lane_per_element(call, numbers, name=name, lanes=lanes, parts=parts)
 
 
 def token_embedding(call: Call, adapter: AdapterInfo) -> Variants:
@@ -106,13 +106,13 @@ def token_embedding(call: Call, adapter: AdapterInfo) -> Variants:
     before = "before_given" if call.operands[3] else "before_none"
     parts = (*(() if plain else _WEIGHTS[table.dtype]), before)
     lanes = y.limits[0] * (cols if plain else runs)
-    return a_lane_each(call, numbers, name=name, lanes=lanes, parts=parts)
+    return lane_per_element(call, numbers, name=name, lanes=lanes, parts=parts)
 
 
 def _part_of_table(call: Call, table: Value) -> Numbers:
     """Return which rows of which table an embedding has: `first`, `rows` and `whole`."""
     rows = table.limits[0]
-    return {"first": call.whole("first"), "rows": rows, "whole": call.whole("whole") or rows}
+    return {"first": call.integer("first"), "rows": rows, "whole": call.integer("whole") or rows}
 
 
 def _runs(weight: Value) -> int:

@@ -7,7 +7,7 @@ from math import prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Numbers, Variants
-from bascule.backend.webgpu.launch import a_lane_each, operand
+from bascule.backend.webgpu.launch import lane_per_element, operand
 from bascule.program.ops.images import windows_of
 from bascule.program.program import Call, Sizes
 
@@ -31,10 +31,10 @@ def _patches(call: Call, adapter: AdapterInfo) -> Variants:
             "out_height": windows.out_height,
             "out_width": windows.out_width,
             "first": windows.first,
-            **{name: call.whole(name) for name in _OWN},
+            **{name: call.integer(name) for name in _OWN},
         }
 
-    return a_lane_each(call, numbers)
+    return lane_per_element(call, numbers)
 
 
 IMAGE_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {

@@ -7,7 +7,7 @@ from math import log, prod
 
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Numbers, Variants
-from bascule.backend.webgpu.launch import a_lane_each, operand
+from bascule.backend.webgpu.launch import lane_per_element, operand
 from bascule.program.ops.positions import NUDGE
 from bascule.program.program import Call, Sizes
 
@@ -29,11 +29,11 @@ def _relative_bias(call: Call, adapter: AdapterInfo) -> Variants:
             "side": side,
             "exact": exact,
             "causal": int(causal),
-            "steps": (side - exact) / log(call.whole("max_distance") / exact),
+            "steps": (side - exact) / log(call.integer("max_distance") / exact),
             "nudge": NUDGE,
         }
 
-    return a_lane_each(call, numbers, parts=(part,))
+    return lane_per_element(call, numbers, parts=(part,))
 
 
 def _rope(call: Call, adapter: AdapterInfo) -> Variants:
@@ -46,11 +46,11 @@ def _rope(call: Call, adapter: AdapterInfo) -> Variants:
             "pairs": prod(shape) // 2,
             "tokens": tokens,
             "width": width,
-            "half": call.whole("size") // 2,
+            "half": call.integer("size") // 2,
             "rows": angles.limits[0],
         }
 
-    return a_lane_each(call, numbers, lanes=prod(x.limits) // 2)
+    return lane_per_element(call, numbers, lanes=prod(x.limits) // 2)
 
 
 POSITION_ROWS: Mapping[str, Callable[[Call, AdapterInfo], Variants]] = {

@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping
 
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Numbers, Variants
-from bascule.backend.webgpu.launch import a_lane_each, by_workgroup, fits, one_workgroup, operand
+from bascule.backend.webgpu.launch import (
+    by_workgroup,
+    fits,
+    lane_per_element,
+    one_workgroup,
+    operand,
+)
 from bascule.program.program import Call, Sizes
 
 # Blocks of ids in sample_token: their largest number, and their smallest size.
@@ -27,7 +33,7 @@ def _argmax_token(call: Call, adapter: AdapterInfo) -> Variants:
 
 def _allowed_token(call: Call, adapter: AdapterInfo) -> Variants:
     def numbers(sizes: Sizes) -> Numbers:
-        return {**_logits(call, sizes), "times": call.whole("times")}
+        return {**_logits(call, sizes), "times": call.integer("times")}
 
     lanes = [n for n in _orders(adapter) if fits(adapter, n, 28 * n)]
     return by_workgroup(call, numbers, one_workgroup, lanes, parts=("rank",))
@@ -40,7 +46,7 @@ def _orders(adapter: AdapterInfo) -> tuple[int, ...]:
 def _penalise(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     lanes = -(-operand(call, 0).limits[1] // 32)
-    return a_lane_each(call, lambda s: _logits(call, s), lanes=lanes, workgroup=16)
+    return lane_per_element(call, lambda s: _logits(call, s), lanes=lanes, workgroup=16)
 
 
 def _sample_token(call: Call, adapter: AdapterInfo) -> Variants:

@@ -9,11 +9,11 @@ from math import prod
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Numbers, Variants
 from bascule.backend.webgpu.launch import (
-    a_lane_each,
     by_workgroup,
     elementwise,
     fits,
     flat,
+    lane_per_element,
     one_workgroup,
     operand,
 )
@@ -30,7 +30,7 @@ def _frames(call: Call, adapter: AdapterInfo) -> Variants:
         del sizes  # all of them are known
         samples = operand(call, 0).limits[0]
         params = {"count": count, "width": width, "samples": samples}
-        return {**params, "step": call.whole("step"), "pad": call.whole("pad")}
+        return {**params, "step": call.integer("step"), "pad": call.integer("pad")}
 
     lanes = [n for n in (64, 256) if fits(adapter, n)]
     return by_workgroup(call, numbers, partial(flat, count * width), lanes)
@@ -52,7 +52,7 @@ def _magnitude(call: Call, adapter: AdapterInfo) -> Variants:
         shape = call.result.sizes(sizes)
         return {"n": prod(shape), "half": shape[-1]}
 
-    return a_lane_each(call, numbers)
+    return lane_per_element(call, numbers)
 
 
 def _lstm(call: Call, adapter: AdapterInfo) -> Variants:

@@ -11,11 +11,11 @@ from math import prod
 from bascule.backend.webgpu.gpu import AdapterInfo
 from bascule.backend.webgpu.kernel import Kernel, Numbers, Variants, Workgroups, make_kernel
 from bascule.backend.webgpu.launch import (
-    a_lane_each,
     by_workgroup,
     elementwise,
     fits,
     flat,
+    lane_per_element,
     normalise_rows,
     operand,
 )
@@ -84,7 +84,7 @@ def _matmul_parts(x: Value, y: Value, *, transposed: bool) -> tuple[str, str]:
 
 def _dot_product_attention(call: Call, adapter: AdapterInfo) -> Variants:
     q, k = operand(call, 0), operand(call, 1)
-    heads, kv_heads = call.whole("heads"), call.whole("kv_heads")
+    heads, kv_heads = call.integer("heads"), call.integer("kv_heads")
     batch_limit, queries_limit, width = q.limits
     size = width // heads
 
@@ -97,7 +97,7 @@ def _dot_product_attention(call: Call, adapter: AdapterInfo) -> Variants:
             "heads": heads,
             "kv_heads": kv_heads,
             "causal": int(bool(call.attribute("causal"))),
-            "window": call.whole("window"),
+            "window": call.integer("window"),
             "scale": call.number("scale") or size**-0.5,
         }
 
@@ -125,7 +125,7 @@ def _transpose(call: Call, adapter: AdapterInfo) -> Variants:
             params |= {f"size_{at}": size, f"step_{at}": steps[at - absent] if at >= absent else 0}
         return params
 
-    return a_lane_each(call, numbers)
+    return lane_per_element(call, numbers)
 
 
 def _concat(call: Call, adapter: AdapterInfo) -> Variants:
@@ -149,7 +149,7 @@ def _concat(call: Call, adapter: AdapterInfo) -> Variants:
 def _rope_append(call: Call, adapter: AdapterInfo) -> Variants:
     del adapter
     qkv, cache = operand(call, 0), operand(call, 1)
-    size, part = call.whole("size"), part_of(call)
+    size, part = call.integer("size"), part_of(call)
 
     def numbers(sizes: Sizes) -> Numbers:
         tokens, slots = qkv.sizes(sizes)[0], cache.sizes(sizes)[0]
@@ -166,7 +166,7 @@ def _rope_append(call: Call, adapter: AdapterInfo) -> Variants:
     lanes = qkv.limits[0] * (part.n_heads + 2 * part.n_kept) * size // 4
     parts = (f"cache_out_{cache.dtype}",)
     adjacent = {"ADJACENT": float(call.attribute("pairs") == "adjacent")}
-    return a_lane_each(call, numbers, lanes=lanes, parts=parts, constants=adjacent)
+    return lane_per_element(call, numbers, lanes=lanes, parts=parts, constants=adjacent)
 
 
 def _kv_append(call: Call, adapter: AdapterInfo) -> Variants:
@@ -178,12 +178,12 @@ def _kv_append(call: Call, adapter: AdapterInfo) -> Variants:
         return {"tokens": kv.sizes(sizes)[0], "slots": slots, "pairs": kv.limits[1] // 2}
 
     parts = (f"cache_out_{cache.dtype}",)
-    return a_lane_each(call, numbers, lanes=prod(kv.limits) // 2, parts=parts)
+    return lane_per_element(call, numbers, lanes=prod(kv.limits) // 2, parts=parts)
 
 
 def _cached_attention(call: Call, adapter: AdapterInfo) -> Variants:
     q, cache = operand(call, 0), operand(call, 1)
-    size, window, part = call.whole("size"), call.whole("window"), part_of(call)
+    size, window, part = call.integer("size"), call.integer("window"), part_of(call)
     rows_limit = part.queries(q.limits[0]) * part.sharing
     cap = "cap_tanh" if call.number("softcap") else "cap_none"
 

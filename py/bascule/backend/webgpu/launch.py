@@ -48,7 +48,7 @@ def fits(adapter: AdapterInfo, lanes: int, nbytes: int = 0) -> bool:
     )
 
 
-def a_lane_each(
+def lane_per_element(
     call: Call,
     numbers: Callable[[Sizes], Numbers],
     *,
@@ -77,7 +77,7 @@ def elementwise(
         params = {field: call.number(name) for field, name in fields.items()}
         return {"n": prod(call.result.sizes(sizes)), **params}
 
-    return a_lane_each(call, numbers, parts=parts)
+    return lane_per_element(call, numbers, parts=parts)
 
 
 def by_workgroup(

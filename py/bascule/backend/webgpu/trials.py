@@ -14,7 +14,7 @@ from typing import Any
 
 from bascule.backend.cpu import ReferenceBackend
 from bascule.base.arrays import Array, np
-from bascule.program.ops import OPS, matrix_of, operands_of, samples, takes_over
+from bascule.program.ops import OPS, extends_result, matrix_of, operands_of, samples
 from bascule.program.ops.parts import PLACES
 from bascule.program.ops.table import Operand
 from bascule.program.program import Attribute, Call, Dim, Parameter, Program, Shape, Value
@@ -32,7 +32,7 @@ def trial_of(call: Call, *, cut: bool = True) -> Trial:
     An operand that the call adds to (`onto`) is left out: only what the call itself writes is
     compared.
     """
-    if takes_over(call):
+    if extends_result(call):
         call = replace(call, operands=(*call.operands[:-1], None))
     if cut:
         call = replace(call, attributes=tuple(map(_early, call.attributes)))
@@ -44,7 +44,7 @@ def family(call: Call) -> str:
     """Return a text that is equal for calls with the same trial: they differ at most in their
     number of rows, and in where parts start.
     """
-    operands = call.operands[:-1] if takes_over(call) else call.operands
+    operands = call.operands[:-1] if extends_result(call) else call.operands
     shapes = [_fixed(o.shape) + o.dtype if o else "-" for o in operands]
     settings = [(name, value) for name, value in call.attributes if name not in PLACES]
     attributes = [f"{name}={v.name if isinstance(v, Dim) else v}" for name, v in settings]
@@ -122,7 +122,7 @@ class Trial:
         store = backend.store(program.parameters)
         states = backend.states(program.states, self.sizes)
         inputs = self.put(store, states)
-        if takes_over(self.call):
+        if extends_result(self.call):
             onto = Value("onto", self.call.result.shape)
             call = replace(self.call, operands=(*self.call.operands[:-1], onto))
             program = replace(program, calls=(call,), inputs=(*program.inputs, onto))
@@ -134,7 +134,7 @@ class Trial:
     async def compared(self, results: Sequence[Array]) -> list[tuple[Array, Array]]:
         """Return pairs of results and numpy's; for a part of a result only what it writes."""
         expected = await self.expected()
-        if not takes_over(self.call):
+        if not extends_result(self.call):
             return list(zip(results, expected, strict=True))
         written = ~np.isnan(expected[0])
         rest = zip(results[1:], expected[1:], strict=True)

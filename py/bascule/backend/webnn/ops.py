@@ -107,7 +107,7 @@ def rms_norm(recipe: Recipe, call: Call, operands: Operands) -> int:
 def attention(recipe: Recipe, call: Call, operands: Operands) -> int:
     """Two matmuls per head with a softmax between, keys past a text's length masked."""
     qkv, lengths, *_ = _two(operands)
-    (batch, tokens, hidden), heads = call.result.limits, call.whole("heads")
+    (batch, tokens, hidden), heads = call.result.limits, call.integer("heads")
     size = hidden // heads
     parts: list[int] = []
     for at in range(3):

@@ -6,7 +6,7 @@ from bascule.backend.webnn.ops import TRANSLATIONS
 from bascule.backend.webnn.recipe import DataType, Recipe
 from bascule.base.dtypes import DType
 from bascule.errors import UnsupportedModelError
-from bascule.program.ops import is_part, works_on_a_state
+from bascule.program.ops import is_part, uses_state
 from bascule.program.program import Program, Value
 
 _TYPES: dict[DType, DataType] = {"f32": "float32", "u32": "uint32"}
@@ -40,7 +40,7 @@ def refusal(program: Program) -> str:
     """Return why an MLGraph cannot run that program; empty if it can."""
     unable = dict.fromkeys(c.op for c in program.calls if c.op not in TRANSLATIONS)
     ops = ", ".join(unable)
-    if unable and not any(works_on_a_state(op) for op in unable):
+    if unable and not any(uses_state(op) for op in unable):
         return f"this tier has no {ops}"
     if unable:
         return f"its states outlive a run (ops {ops}), and an MLGraph keeps nothing between runs"

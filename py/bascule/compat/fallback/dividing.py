@@ -86,7 +86,7 @@ def plan(
     planner = _Planner(request, limits, rewrites, split_matrices=split_matrices)
     if planner.division is None:
         if violation is not None:
-            raise _advised(violation, _SMALLER_INPUTS)
+            raise _with_hint(violation, _SMALLER_INPUTS)
         return Plan(work)
     full = tuple((0, axis.count) for axis in planner.division.axes)
     if violation is None and not planner.bisections(full):
@@ -98,7 +98,7 @@ def plan(
         if limits.memory_nbytes < device_nbytes(work.program) and len(pieces) > _MAX_PIECES:
             n = len(pieces)
             hint = f"Allow more memory: it would take {n} pieces, and {_MAX_PIECES} are the most."
-            raise _advised(violation, hint)
+            raise _with_hint(violation, hint)
         reason = f"{violation.limited} needs {violation.needs}, and {violation.limit}"
     applied = tuple(
         AppliedRewrite(axis.strategy, f"{reason}: divided by {axis.items}", n)
@@ -152,7 +152,7 @@ class _Planner:
         ways = self.bisections(spans)
         if not ways and violation is not None:
             hint = _SMALLER_INPUTS if self._split_matrices else _SPLIT_MATRICES
-            raise _advised(violation, hint)
+            raise _with_hint(violation, hint)
         # The second half is the larger one if they differ: if it does not fit, nothing does.
         first, second = ways[0] if at_least_once else self._best(ways)
         return [
@@ -222,7 +222,7 @@ def _equal_spans(
     return tuple((*full[:axis], (at, at + length), *full[axis + 1 :]) for at in starts)
 
 
-def _advised(violation: LimitError, hint: str) -> LimitError:
+def _with_hint(violation: LimitError, hint: str) -> LimitError:
     return LimitError(violation.limited, violation.needs, violation.limit, hint=hint)
 
 

@@ -57,16 +57,16 @@ def _word_aligned(nbytes: int) -> int:
 
 def violation_of(program: Program, limits: Limits) -> LimitError | None:
     """The limit that a program exceeds most; `Limits.memory_nbytes` bounds all of its buffers."""
-    share, worst = max(_demands(program, limits), key=lambda demand: demand[0])
+    share, worst = max(_limit_shares(program, limits), key=lambda demand: demand[0])
     return worst if share > 1 else None
 
 
 def limit_share(program: Program, limits: Limits) -> float:
     """The largest share that a program takes of any limit; above 1 it exceeds that limit."""
-    return max(share for share, _ in _demands(program, limits))
+    return max(share for share, _ in _limit_shares(program, limits))
 
 
-def _demands(program: Program, limits: Limits) -> Iterator[tuple[float, LimitError]]:
+def _limit_shares(program: Program, limits: Limits) -> Iterator[tuple[float, LimitError]]:
     """For each limit the share that the program takes, and the error if that exceeds 1."""
     nbytes = device_nbytes(program)
     yield (

@@ -44,7 +44,7 @@ def read_config(config: Mapping[str, Any], file: str) -> ImageTextConfig:
 
 def _text(config: Mapping[str, Any], file: str) -> TextConfig:
     read = Settings(config, file)
-    eos = read.whole("eos_token_id", None, 0)
+    eos = read.integer("eos_token_id", None, 0)
     return TextConfig(
         layers=read_layers(read, config, _ACTIVATION),
         vocabulary=read.size("vocab_size"),

@@ -63,8 +63,8 @@ class _Prefixed(Settings):
         super().__init__(metadata, file)
         self._prefix = architecture
 
-    def whole(self, key: str, default: int | None, minimum: int, maximum: int = 1 << 24) -> int:
-        return super().whole(f"{self._prefix}.{key}", default, minimum, maximum)
+    def integer(self, key: str, default: int | None, minimum: int, maximum: int = 1 << 24) -> int:
+        return super().integer(f"{self._prefix}.{key}", default, minimum, maximum)
 
     def number(self, key: str, default: float, minimum: float, maximum: float) -> float:
         return super().number(f"{self._prefix}.{key}", default, minimum, maximum)

@@ -69,7 +69,7 @@ def read_metadata(
     scalar = result.hidden // result.heads if result.layers == _LAYERS_OF_27B else result.size
     return replace(
         _gemma(result, full_layers=frozenset(range(1, result.layers, 2))),
-        window=read.whole("gemma2.attention.sliding_window", 4096, 0),
+        window=read.integer("gemma2.attention.sliding_window", 4096, 0),
         scale=scalar**-0.5,
         score_cap=read.number("gemma2.attn_logit_softcapping", 50.0, 0.0, _MAX_CAP),
         logit_cap=read.number("gemma2.final_logit_softcapping", 30.0, 0.0, _MAX_CAP),

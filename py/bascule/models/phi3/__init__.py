@@ -34,7 +34,7 @@ def read_metadata(
 
 
 def _with_window(config: DecoderConfig, settings: Settings, key: str) -> DecoderConfig:
-    return replace(config, window=settings.whole(key, 0, 0))
+    return replace(config, window=settings.integer(key, 0, 0))
 
 
 PHI3 = DecoderFamily(

@@ -22,7 +22,7 @@ def read_config(config: Mapping[str, Any], file: str) -> EncoderConfig:
     """Check and read a config.json; errors as `EncoderFamily.config`."""
     result = read_encoder_config(config, file, _ARCHITECTURES)
     # Positions count from the one after the padding's.
-    first = Settings(config, file).whole("pad_token_id", 1, 0) + 1
+    first = Settings(config, file).integer("pad_token_id", 1, 0) + 1
     if first >= result.positions:
         problem = f"max_position_embeddings {result.positions} leaves no position from {first} on"
         raise ModelFileError(file, problem)

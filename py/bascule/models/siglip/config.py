@@ -45,7 +45,7 @@ def read_config(config: Mapping[str, Any], file: str) -> ImageTextConfig:
 
 
 def _text(read: Settings, config: Mapping[str, Any]) -> TextConfig:
-    vocabulary, pad = read.size("vocab_size"), read.whole("pad_token_id", None, 0)
+    vocabulary, pad = read.size("vocab_size"), read.integer("pad_token_id", None, 0)
     if pad >= vocabulary:
         raise ModelFileError(read.file, f"its pad_token_id {pad} is none of {vocabulary} tokens")
     return TextConfig(

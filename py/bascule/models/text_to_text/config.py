@@ -84,7 +84,7 @@ def read_config(config: Mapping[str, Any], file: str) -> T5Config:
         activation=_ACTIVATIONS[name],
         gated=gated,
         scales=_scales(config),
-        start=read.whole("decoder_start_token_id", 0, 0, vocabulary - 1),
+        start=read.integer("decoder_start_token_id", 0, 0, vocabulary - 1),
         positions=read.size("n_positions", 512, MAX_TOKENS),
     )
 

@@ -43,14 +43,14 @@ __all__ = [
     "POOLINGS",
     "ROTARY_PAIRS",
     "cost_of",
+    "extends_result",
     "is_part",
     "matrix_of",
     "onto_of",
     "operand",
     "operands_of",
-    "takes_over",
+    "uses_state",
     "with_operands",
-    "works_on_a_state",
 ]
 
 _KINDS = (
@@ -106,12 +106,12 @@ def cost_of(call: Call) -> Cost:
     return Cost(count(call) if count is not None else 0, read + call.result.nbytes)
 
 
-def works_on_a_state(op: str) -> bool:
+def uses_state(op: str) -> bool:
     """Whether an op reads or changes what outlives a run."""
     return OPS[op].index("state") is not None
 
 
-def takes_over(call: Call) -> bool:
+def extends_result(call: Call) -> bool:
     """Whether the op can extend a result, so that what is already there stays."""
     row = OPS.get(call.op)
     return row is not None and row.operands[-1].role == "onto"
@@ -126,4 +126,4 @@ def is_part(call: Call) -> bool:
 
 def onto_of(call: Call) -> Value | None:
     """Return the operand whose memory the call's result takes over, if there is one."""
-    return call.operands[-1] if takes_over(call) else None
+    return call.operands[-1] if extends_result(call) else None

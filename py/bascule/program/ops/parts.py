@@ -109,7 +109,7 @@ def attention_work(call: Call) -> int:
         keys, size = tokens, packed // 3 // part.n_kept
     else:
         batch, tokens, slots = 1, x.limits[0], cache.limits[0]
-        keys, size = min(slots, call.whole("window") or slots), call.whole("size")
+        keys, size = min(slots, call.integer("window") or slots), call.integer("size")
     return 2 * batch * part.n_heads * part.queries(tokens) * keys * size
 
 

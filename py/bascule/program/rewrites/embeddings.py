@@ -28,7 +28,7 @@ def _lookups(call: Call, tables: Sequence[Parameter], _: Sequence[Parameter]) ->
     """Return a lookup per part, each based on the previous result; an op that adds something to the
     rows does so in the last.
     """
-    first, total = call.whole("first"), call.whole("whole")
+    first, total = call.integer("first"), call.integer("whole")
     rows = sum(table.shape[0] for table in tables)
     names = {each.name for each, _ in operands_of(call) if each.role == "parameter"}
     calls: list[Call] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bascule.errors import LimitError
-from bascule.program.ops import cost_of, works_on_a_state
+from bascule.program.ops import cost_of, uses_state
 from bascule.program.ops.parts import Part, part_of
 from bascule.program.program import Call, Program
 from bascule.program.rewrites.attention import (
@@ -29,7 +29,7 @@ def head_partitioning(
     def pieces(call: Call) -> tuple[Pieces, AppliedRewrite] | None:
         if not does_attention(call):
             return None
-        if not works_on_a_state(call.op):  # queries over a cache are few
+        if not uses_state(call.op):  # queries over a cache are few
             _check_bindings(call, limits)
         part, work = part_of(call), cost_of(call).multiply_adds
         if work <= limits.dispatch_work:

@@ -47,7 +47,7 @@ class LimitFitter:
         """Fit a program to the device; LimitError if it cannot be."""
         return self.fitted(program)[0]
 
-    def able(self, programs: Iterable[Program]) -> list[Program]:
+    def fit_possible(self, programs: Iterable[Program]) -> list[Program]:
         """Return those programs that the device can hold, fitted."""
         results: list[Program] = []
         for program in programs:
