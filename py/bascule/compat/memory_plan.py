@@ -135,9 +135,8 @@ def _batched(settings: BatchSettings, backend: Backend, fitting: LimitFitter) ->
 
     @cache
     def of_bucket(bucket: Bucket) -> PassBytes:
-        programs = fitting.fit_possible(
-            [settings.program(bucket)]
-        )  # none: the device cannot hold it
+        # Empty if the device cannot hold it.
+        programs = fitting.fit_possible([settings.program(bucket)])
         return backend.pass_nbytes(programs[0]) if programs else PassBytes()
 
     def max_nbytes(limits: PassLimits) -> int:
