@@ -100,7 +100,7 @@ for strategy, (operation, inputs, context, config, expected) in CASES.items():
         found = await manager.run_with_fallback(operation, inputs, context)
         metrics = manager.get_performance_metrics()
         told[strategy] = {
-            "taken": {each.strategy: each.parts for each in manager.last_taken},
+            "taken": {each.strategy: each.parts for each in manager.last_applied},
             "off": float(np.abs(found - expected).max()),
             "plain": await plainly(operation, inputs, context, backend),
             **metrics["memory_usage"][operation],
