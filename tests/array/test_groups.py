@@ -71,16 +71,17 @@ def test_over_any_axes(
     formula: Callable[[Any, Any, Any], Any],
 ) -> None:
     chains: list[int] = []
-    for _ in range(30):
+    for _ in range(60):
         sizes = rng.choice([1, 2, 3, 4, 5, 7, 15, 16, 17, 33], rng.integers(1, 4))
-        x = rng.standard_normal(tuple(int(n) for n in sizes)).astype(np.float32)
+        # Multiples of 1/64: the variance of two numbers that nearly agree is mostly rounding error.
+        x = np.float32(np.round(64 * rng.standard_normal(tuple(int(n) for n in sizes))) / 64)
         axis = axes_of(rng, x.ndim)
         before = len(by_loops)
         result = np.asarray(formula(xp, xp.asarray(x), axis))
         chains.append(len(by_loops) - before)
         close(result, formula(np, x.astype(np.float64), axis), (x.shape, axis))
-    assert chains.count(1) > 14, "one loop computes all of it"
-    assert by_loops.count(True) > 14
+    assert chains.count(1) > 36, "one loop computes all of it"
+    assert by_loops.count(True) > 36
 
 
 def test_formulas_made_by_chance(

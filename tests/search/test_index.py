@@ -227,7 +227,7 @@ async def test_bad_rows(cpu: Device, rows: Any, words: str) -> None:
 async def test_other_mistakes(cpu: Device) -> None:
     for arguments, words in (
         ((None, 4), "a Device of open_device"),
-        ((cpu, 0), "dim: expected a whole number from 1"),
+        ((cpu, 0), "dim: expected a whole number from 1 to 65,536"),
     ):
         with pytest.raises(InputError, match=words):
             Index(*arguments)  # type: ignore[arg-type]

@@ -117,7 +117,7 @@ async def test_prompts_that_are_none(llama: bascule.LanguageModel, prompt: Any) 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"max_new_tokens": 1.5}, "max_new_tokens: expected a whole number from 1"),
+        ({"max_new_tokens": 1.5}, "max_new_tokens: expected a whole number of at least 1"),
         ({"max_new_tokens": float("nan")}, "max_new_tokens"),
         ({"max_new_tokens": True}, "max_new_tokens"),
         ({"max_new_tokens": "5"}, "max_new_tokens"),

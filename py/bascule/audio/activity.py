@@ -63,12 +63,12 @@ def _levels(samples: Array) -> Array:
 
 
 def _is_active(levels: Array) -> Array:
-    heard = np.isfinite(levels)
-    if not heard.any():
-        return heard
-    loud = float(np.percentile(levels[heard], _LOUD))
+    finite = np.isfinite(levels)
+    if not finite.any():
+        return finite
+    loud = float(np.percentile(levels[finite], _LOUD))
     raised = np.maximum(levels, loud - _MAX_RANGE_DB)
     quiet = float(np.percentile(raised, _QUIET))
     if loud - quiet < _MIN_RANGE_DB:
-        return heard
+        return finite
     return raised > quiet + min(_MAX_DB, _SHARE * (loud - quiet))

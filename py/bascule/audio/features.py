@@ -50,12 +50,12 @@ class LogMel:
         Another rate than 16 kHz is resampled. InputError for samples that are empty, too long, not
         finite or not of one channel.
         """
-        heard = resample(checked_samples(samples), sample_rate, RATE)
-        if len(heard) > self._n_samples:
-            result = f"{len(heard) / RATE:.2f} s"
+        resampled = resample(checked_samples(samples), sample_rate, RATE)
+        if len(resampled) > self._n_samples:
+            result = f"{len(resampled) / RATE:.2f} s"
             raise InputError("samples", f"at most {self._n_samples / RATE:g} s", result)
         padded = np.zeros(self._n_samples, np.float32)
-        padded[: len(heard)] = heard
+        padded[: len(resampled)] = resampled
         (result,) = (await self._executable.run({}, {"samples": padded})).values()
         return result
 

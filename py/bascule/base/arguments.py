@@ -46,8 +46,8 @@ def whole_number(where: str, value: object, minimum: int, maximum: int | None = 
     result = _index_of(value)
     if result is not None and result >= minimum and (maximum is None or result <= maximum):
         return result
-    expected = f"a whole number from {minimum}" + ("" if maximum is None else f" to {maximum:,}")
-    raise InputError(where, expected, described(value))
+    bounds = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum:,}"
+    raise InputError(where, f"a whole number {bounds}", described(value))
 
 
 def token_ids(where: str, value: object, vocabulary: int) -> list[int]:

@@ -47,7 +47,7 @@ class SpeedRecord:
     checked: bool = False
 
     def as_json(self) -> Entry:
-        """Return plain values; `record_from` reads them."""
+        """Return plain values; `_record_from` reads them."""
         return {
             "speeds": self.speeds.as_json(),
             "factors": dict(self.speeds.factors),

@@ -64,7 +64,7 @@ class RecoveryAction(StrEnum):
     RETRY = "retry"  # the same again, after a wait that doubles
     COOL_DOWN = "cool-down"  # a longer wait, then half the chunk
     LESS_MEMORY = "less-memory"  # free what can be freed, and again with half the chunk
-    SIMPLER_GPU = "simpler-gpu"  # WebGPU held to its least limits and no optional features
+    SIMPLER_GPU = "simpler-gpu"  # WebGPU with its default limits and no optional features
     CPU = "cpu"
     GIVE_UP = "give-up"
 

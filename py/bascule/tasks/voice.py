@@ -160,10 +160,10 @@ class VoiceActivityModel(LoadedModel):
         executable = await self._pass(len(frames) // self._family.windows.frames)
         inputs = {"frames": frames, "state": state, "lengths": np.array([count], np.uint32)}
         logits, after = (await executable.run({}, inputs)).values()
-        heard, end = np.array(logits[:count, 0]), np.array(after[0])
-        if not (np.isfinite(heard).all() and np.isfinite(end).all()):
+        speech, end = np.array(logits[:count, 0]), np.array(after[0])
+        if not (np.isfinite(speech).all() and np.isfinite(end).all()):
             raise NotFiniteError(self.name, "the results of its windows", self.tier)
-        return heard, end
+        return speech, end
 
     async def _pass(self, count: int) -> Executable:
         async with self._preparing.turn():

@@ -153,7 +153,7 @@ _DECODERS: Mapping[str, Fields] = MappingProxyType(
 
 
 def checked_normalizer(value: object) -> dict[str, Any] | None:
-    """Return a `normalizer` of known steps; UnsoundStep, UnknownStep."""
+    """Return a `normalizer` of known steps; InvalidStep, UnknownStep."""
     steps = _steps(value, "normalizers", _NORMALIZERS)
     growth = 1.0
     for step in steps:
@@ -167,7 +167,7 @@ def checked_normalizer(value: object) -> dict[str, Any] | None:
 
 
 def checked_pretokenizer(value: object) -> dict[str, Any] | None:
-    """Return a `pre_tokenizer` of known steps; UnsoundStep, UnknownStep."""
+    """Return a `pre_tokenizer` of known steps; InvalidStep, UnknownStep."""
     steps = _steps(value, "pretokenizers", _PRETOKENIZERS)
     patterns = [step.get("pattern", {}).get("Regex", "") for step in steps]
     if len(steps) == 2 and steps[1]["type"] == "ByteLevel" and cuts_words_alone(patterns[0]):
@@ -176,7 +176,7 @@ def checked_pretokenizer(value: object) -> dict[str, Any] | None:
 
 
 def checked_decoder(value: object) -> dict[str, Any] | None:
-    """Return a `decoder` of one known step; None for any other: reading needs none. UnsoundStep."""
+    """Return a `decoder` of one known step; None for any other: reading needs none. InvalidStep."""
     kind = value.get("type") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(kind, str) or kind not in _DECODERS:
         return None
@@ -189,7 +189,7 @@ def checked_processor(
     """Return a `post_processor` of known steps, the number of tokens it adds, and its templates.
 
     `ids` are those of all tokens. None instead of templates if several steps add tokens.
-    UnsoundStep, UnknownStep.
+    InvalidStep, UnknownStep.
     """
     steps: Steps = []
     results: list[Templates] = []

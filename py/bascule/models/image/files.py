@@ -28,7 +28,7 @@ def norm_tensors(name: str, c: int) -> Iterator[Sizes]:
 def patch_tensors(
     cut: PatchesConfig, c: int, projection: str, token: str, table: str
 ) -> Iterator[Sizes]:
-    """Yield the tensors of `Seeing.positions`, except a projection's bias."""
+    """Yield the tensors of `ImageEncoderGraph.positions`, except a projection's bias."""
     yield f"{projection}.weight", (c, 3 * cut.patch**2)
     if cut.token:
         yield token, (1, c)
